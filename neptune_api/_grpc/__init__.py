@@ -1,0 +1,1 @@
+"""The gRPC wire: channels and interceptors for threads (sync) and for event loops (aio)."""

@@ -1,0 +1,66 @@
+"""What the protos say about each method: whether it needs a token and what making it twice does."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PACKAGE: Final = "neptune_api.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method of a service."""
+
+    name: str
+    """Full name, such as `neptune_api.v1.RunsService/GetRun`."""
+    anonymous: bool = False
+    """No access token is needed."""
+    retryable: bool = False
+    """Calling it twice does no more than calling it once."""
+    keyed: bool = False
+    """It writes, and the server knows a repeated call by its idempotency key."""
+
+
+@cache
+def all_methods() -> Mapping[str, Method]:
+    """Return every method of the API by the path it is called by, such as `/neptune_api.v1.RunsService/GetRun`."""
+    from google.protobuf.descriptor_pb2 import MethodOptions
+
+    from neptune_api.v1.annotations_pb2 import access
+
+    methods = {}
+    package = importlib.import_module(PACKAGE)
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.endswith("_service_pb2"):
+            continue
+        file = importlib.import_module(f"{PACKAGE}.{module.name}").DESCRIPTOR
+        for service in file.services_by_name.values():
+            for descriptor in service.methods:
+                options = descriptor.GetOptions()
+                level = options.idempotency_level
+                method = Method(
+                    name=f"{service.full_name}/{descriptor.name}",
+                    anonymous=options.Extensions[access].anonymous,
+                    retryable=level != MethodOptions.IDEMPOTENCY_UNKNOWN,
+                    keyed=level == MethodOptions.IDEMPOTENT,
+                )
+                methods[f"/{method.name}"] = method
+    return methods
+
+
+def find_method(path: str | bytes) -> Method:
+    """Return the method called by a path; one of another API needs a token and may do more when called twice."""
+    text = path.decode() if isinstance(path, bytes) else path
+    return all_methods().get(text) or Method(text.removeprefix("/"))
+
+
+def retryable_methods() -> tuple[str, ...]:
+    """Return the names of all methods that may be called again after a failure."""
+    return tuple(method.name for method in all_methods().values() if method.retryable)

@@ -1,0 +1,1 @@
+"""The facade over the generated stubs."""

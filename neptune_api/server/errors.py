@@ -1,0 +1,105 @@
+"""How servicers say no: one exception that both doors turn into a status with details."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+DOMAIN: Final = "neptune-api"
+
+
+class StatusError(Exception):
+    """End a call with a status code, a sentence and machine-readable details.
+
+    `reason` is one of the REST API's error types (ErrorInfo.reason), `violations` are (field, what is wrong) pairs
+    (BadRequest), `retry_seconds` tells when to try again (RetryInfo).
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        violations: Iterable[tuple[str, str]] = (),
+        retry_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+        self.violations = tuple(violations)
+        self.retry_seconds = retry_seconds
+
+    def status(self) -> status_pb2.Status:
+        """Return the google.rpc.Status that travels in `grpc-status-details-bin` and in HTTP bodies."""
+        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+        if self.reason is not None:
+            _pack(status, error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata))
+        if self.violations:
+            bad = error_details_pb2.BadRequest()
+            for field, description in self.violations:
+                bad.field_violations.add(field=field, description=description)
+            _pack(status, bad)
+        if self.retry_seconds is not None:
+            delay = duration_pb2.Duration()
+            delay.FromMilliseconds(round(self.retry_seconds * 1000))
+            _pack(status, error_details_pb2.RetryInfo(retry_delay=delay))
+        return status
+
+
+def _pack(
+    status: status_pb2.Status,
+    detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
+) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def invalid(field: str, description: str) -> StatusError:
+    """Return INVALID_ARGUMENT about one field; `description` says what is wrong, the limit and what to do."""
+    return StatusError(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"{field}: {description}",
+        reason="BAD_REQUEST",
+        violations=[(field, description)],
+    )
+
+
+def not_found(message: str, reason: str) -> StatusError:
+    """Return NOT_FOUND."""
+    return StatusError(grpc.StatusCode.NOT_FOUND, message, reason=reason)
+
+
+def denied(message: str, reason: str = "ACCESS_DENIED") -> StatusError:
+    """Return PERMISSION_DENIED."""
+    return StatusError(grpc.StatusCode.PERMISSION_DENIED, message, reason=reason)
+
+
+def already_exists(message: str, reason: str) -> StatusError:
+    """Return ALREADY_EXISTS."""
+    return StatusError(grpc.StatusCode.ALREADY_EXISTS, message, reason=reason)
+
+
+def failed_precondition(message: str, reason: str) -> StatusError:
+    """Return FAILED_PRECONDITION."""
+    return StatusError(grpc.StatusCode.FAILED_PRECONDITION, message, reason=reason)
+
+
+def unauthenticated(message: str) -> StatusError:
+    """Return UNAUTHENTICATED."""
+    return StatusError(grpc.StatusCode.UNAUTHENTICATED, message, reason="UNAUTHORIZED")
+
+
+def unimplemented(message: str) -> StatusError:
+    """Return UNIMPLEMENTED; the sentence says what is not there."""
+    return StatusError(grpc.StatusCode.UNIMPLEMENTED, message)

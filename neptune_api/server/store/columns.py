@@ -1,0 +1,191 @@
+"""Points as columns of arrays, and as the bytes of a chunk.
+
+A chunk is a header (one byte of flags, the number of points as uint32), the steps, the timestamps and the values, all
+little-endian. Each column takes the smallest form that loses nothing: steps at a regular distance are two numbers,
+timestamps are int32 differences, doubles that a float fits are floats. Values of other series than floats are
+length-prefixed serialized messages.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from typing_extensions import Self
+
+Int64Array = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+_REGULAR_STEPS: Final = 1
+_SHORT_TIMESTAMPS: Final = 2
+_SHORT_VALUES: Final = 4
+_PAYLOADS: Final = 8
+_HEADER: Final = struct.Struct("<BI")
+_PAIR: Final = struct.Struct("<qq")
+_INT32: Final = np.iinfo(np.int32)
+
+
+class CorruptChunkError(Exception):
+    """Report that the bytes of a chunk are not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloatColumns:
+    """Points of a float series: micro-steps, milliseconds, doubles; equally long arrays, ascending by step."""
+
+    steps: Int64Array
+    timestamps: Int64Array
+    values: FloatArray
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.steps)
+
+    def __getitem__(self, index: slice | Int64Array | BoolArray) -> FloatColumns:
+        """Return some of the points."""
+        return FloatColumns(self.steps[index], self.timestamps[index], self.values[index])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> FloatColumns:
+        """Return the points of all parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return FloatColumns(
+            _concatenate([part.steps for part in parts], np.int64),
+            _concatenate([part.timestamps for part in parts], np.int64),
+            _concatenate([part.values for part in parts], np.float64),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadColumns:
+    """Points of any other series: micro-steps, milliseconds, serialized neptune_api.v1.Value messages."""
+
+    steps: Int64Array
+    timestamps: Int64Array
+    payloads: list[bytes]
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.steps)
+
+    def __getitem__(self, index: slice | Int64Array) -> PayloadColumns:
+        """Return some of the points."""
+        payloads = self.payloads[index] if isinstance(index, slice) else [self.payloads[i] for i in index]
+        return PayloadColumns(self.steps[index], self.timestamps[index], payloads)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> PayloadColumns:
+        """Return the points of all parts, one after the other."""
+        return PayloadColumns(
+            _concatenate([part.steps for part in parts], np.int64),
+            _concatenate([part.timestamps for part in parts], np.int64),
+            [payload for part in parts for payload in part.payloads],
+        )
+
+
+def encode(columns: FloatColumns | PayloadColumns) -> bytes:
+    """Return the bytes of a chunk with these points."""
+    step_flag, steps = _encode_steps(columns.steps)
+    timestamp_flag, timestamps = _encode_timestamps(columns.timestamps)
+    if isinstance(columns, FloatColumns):
+        value_flag, values = _encode_values(columns.values)
+    else:
+        lengths = np.fromiter(map(len, columns.payloads), np.dtype("<u4"), len(columns))
+        value_flag, values = _PAYLOADS, lengths.tobytes() + b"".join(columns.payloads)
+    header = _HEADER.pack(step_flag | timestamp_flag | value_flag, len(columns))
+    return b"".join((header, steps, timestamps, values))
+
+
+def checksum(chunk: bytes) -> int:
+    """Return the CRC-32 of a chunk's bytes."""
+    return zlib.crc32(chunk)
+
+
+def decode_floats(chunk: bytes) -> FloatColumns:
+    """Return the points of a float chunk; raises CorruptChunkError for anything else."""
+    flags, count, offset, steps, timestamps = _decode_positions(chunk)
+    width = 4 if flags & _SHORT_VALUES else 8
+    if flags & _PAYLOADS or len(chunk) != offset + count * width:
+        raise CorruptChunkError("The chunk is not a float chunk of the length its header tells.")
+    values = np.frombuffer(chunk, f"<f{width}", count, offset).astype(np.float64, copy=False)
+    return FloatColumns(steps, timestamps, values)
+
+
+def decode_payloads(chunk: bytes) -> PayloadColumns:
+    """Return the points of a payload chunk; raises CorruptChunkError for anything else."""
+    flags, count, offset, steps, timestamps = _decode_positions(chunk)
+    if not flags & _PAYLOADS or len(chunk) < offset + 4 * count:
+        raise CorruptChunkError("The chunk is not a payload chunk of the length its header tells.")
+    ends = offset + 4 * count + np.cumsum(np.frombuffer(chunk, "<u4", count, offset), dtype=np.int64)
+    if count and ends[-1] != len(chunk):
+        raise CorruptChunkError("The payloads of the chunk do not fill it.")
+    bounds = [offset + 4 * count, *ends.tolist()]
+    return PayloadColumns(steps, timestamps, [chunk[a:b] for a, b in zip(bounds, bounds[1:], strict=False)])
+
+
+def _concatenate(arrays: Iterable[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    parts = list(arrays)
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
+def _encode_steps(steps: Int64Array) -> tuple[int, bytes]:
+    if len(steps) > 1:
+        stride = int(steps[1] - steps[0])
+        if bool((np.diff(steps) == stride).all()):
+            return _REGULAR_STEPS, _PAIR.pack(int(steps[0]), stride)
+    elif len(steps) == 1:
+        return _REGULAR_STEPS, _PAIR.pack(int(steps[0]), 0)
+    return 0, steps.astype("<i8", copy=False).tobytes()
+
+
+def _encode_timestamps(timestamps: Int64Array) -> tuple[int, bytes]:
+    differences = np.diff(timestamps)
+    if len(timestamps) and (
+        not len(differences) or (differences.min() >= _INT32.min and differences.max() <= _INT32.max)
+    ):
+        first = struct.pack("<q", int(timestamps[0]))
+        return _SHORT_TIMESTAMPS, first + differences.astype("<i4").tobytes()
+    return 0, timestamps.astype("<i8", copy=False).tobytes()
+
+
+def _encode_values(values: FloatArray) -> tuple[int, bytes]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        short = values.astype("<f4")
+        lossless = np.array_equal(short.astype(np.float64).view(np.int64), values.view(np.int64))
+    return (_SHORT_VALUES, short.tobytes()) if lossless else (0, values.astype("<f8", copy=False).tobytes())
+
+
+def _decode_positions(chunk: bytes) -> tuple[int, int, int, Int64Array, Int64Array]:
+    try:
+        flags, count = _HEADER.unpack_from(chunk)
+        offset = _HEADER.size
+        if flags & _REGULAR_STEPS:
+            first, stride = _PAIR.unpack_from(chunk, offset)
+            steps = first + stride * np.arange(count, dtype=np.int64)
+            offset += _PAIR.size
+        else:
+            steps = np.frombuffer(chunk, "<i8", count, offset).astype(np.int64, copy=False)
+            offset += 8 * count
+        if flags & _SHORT_TIMESTAMPS:
+            (first,) = struct.unpack_from("<q", chunk, offset)
+            timestamps = np.empty(count, np.int64)
+            timestamps[0] = first
+            np.cumsum(np.frombuffer(chunk, "<i4", count - 1, offset + 8), out=timestamps[1:])
+            timestamps[1:] += first
+            offset += 8 + 4 * (count - 1)
+        else:
+            timestamps = np.frombuffer(chunk, "<i8", count, offset).astype(np.int64, copy=False)
+            offset += 8 * count
+    except (struct.error, ValueError) as error:
+        raise CorruptChunkError("The chunk is shorter than its header tells.") from error
+    return flags, count, offset, steps, timestamps

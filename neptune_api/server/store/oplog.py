@@ -1,0 +1,210 @@
+"""The operation log: what is accepted is on disk, and every request has an outcome."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from neptune_api.server import limits
+from neptune_api.server.store.schema import operations, requests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from neptune_api.server.store.database import Database
+
+# SQLite takes at most 32,766 parameters in a statement.
+_IDS_PER_QUERY: Final = 10_000
+
+
+class StoreClosedError(Exception):
+    """Report that the store no longer accepts operations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An operation to accept: a serialized neptune_api.v1.RunOperation and who submits it.
+
+    `project_id` is None when the project does not exist or the user may not see it. The same idempotency key of the
+    same user names the same request.
+    """
+
+    payload: bytes
+    user_id: int
+    project_id: int | None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An accepted operation that waits to be applied."""
+
+    sequence: int
+    request_id: str
+    project_id: int | None
+    user_id: int
+    accepted_ms: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request: serialized RequestStatus (None: pending) and BulkIngestResultDetail (None: no faults)."""
+
+    request_id: str
+    user_id: int
+    project_id: int | None
+    status: bytes | None
+    details: bytes | None
+
+
+@dataclass(slots=True)
+class _Group:
+    submissions: Sequence[Submission]
+    request_ids: list[str] = field(default_factory=list)
+    error: BaseException | None = None
+    done: bool = False
+
+
+class OperationLog:
+    """Append operations in groups: whoever comes first commits for all that wait, so a commit's fsync is shared."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queue: list[_Group] = []
+        self._queue_lock = threading.Lock()
+        self._commit_lock = threading.Lock()
+        self._closed = False
+
+    def append(self, submissions: Sequence[Submission]) -> list[str]:
+        """Return the request ids of operations that are on disk now, in the order given.
+
+        Raises StoreClosedError after `close`, and whatever the database raises when it cannot write.
+        """
+        group = _Group(submissions)
+        with self._queue_lock:
+            if self._closed:
+                raise StoreClosedError("The server is shutting down.")
+            self._queue.append(group)
+        with self._commit_lock:
+            if not group.done:
+                self._commit()
+        if group.error is not None:
+            raise group.error
+        return group.request_ids
+
+    def pending(self, count: int, size: int) -> list[Operation]:
+        """Return the oldest operations not applied yet: at most `count`, about `size` bytes, at least one."""
+        found: list[Operation] = []
+        with self._database.read() as connection:
+            columns = [operations.c[name] for name in Operation.__dataclass_fields__]
+            rows = connection.execution_options(stream_results=True, max_row_buffer=16).execute(
+                sa.select(*columns).order_by(operations.c.sequence).limit(count)
+            )
+            for row in rows:
+                found.append(Operation(*row))
+                size -= len(found[-1].payload)
+                if size <= 0:
+                    rows.close()
+                    break
+        return found
+
+    def outcomes(self, request_ids: Iterable[str]) -> list[Outcome | None]:
+        """Return what became of requests, in the order given; None for those never accepted or forgotten."""
+        wanted = list(request_ids)
+        found: dict[str, Outcome] = {}
+        columns = [requests.c[name] for name in Outcome.__dataclass_fields__]
+        with self._database.read() as connection:
+            for start in range(0, len(wanted), _IDS_PER_QUERY):
+                query = sa.select(*columns).where(requests.c.request_id.in_(wanted[start : start + _IDS_PER_QUERY]))
+                for row in connection.execute(query):
+                    found[row.request_id] = Outcome(*row)
+        return [found.get(request_id) for request_id in wanted]
+
+    def settle(self, connection: sa.Connection, settled: Sequence[tuple[Operation, bytes, bytes | None]]) -> None:
+        """Record outcomes (operation, status, details) and trim the log, in the transaction that applied them."""
+        connection.execute(
+            requests.update()
+            .where(requests.c.request_id == sa.bindparam("b_id"))
+            .values(status=sa.bindparam("b_status"), details=sa.bindparam("b_details")),
+            [
+                {"b_id": operation.request_id, "b_status": status, "b_details": details}
+                for operation, status, details in settled
+            ],
+        )
+        connection.execute(
+            operations.delete().where(operations.c.sequence == sa.bindparam("b_sequence")),
+            [{"b_sequence": operation.sequence} for operation, _, _ in settled],
+        )
+
+    def forget(self) -> None:
+        """Drop the outcomes of requests older than the retention time."""
+        horizon = _now_ms() - limits.REQUEST_STATUS_RETENTION_SECONDS * 1000
+        with self._database.write() as connection:
+            connection.execute(
+                requests.delete().where(requests.c.accepted_ms < horizon, requests.c.status.is_not(None))
+            )
+
+    def close(self) -> None:
+        """Accept no more; what waits is committed first."""
+        with self._queue_lock:
+            self._closed = True
+        with self._commit_lock:
+            self._commit()
+
+    def _commit(self) -> None:
+        with self._queue_lock:
+            groups, self._queue = self._queue, []
+        if not groups:
+            return
+        try:
+            self._write(groups)
+        except BaseException as error:  # every waiting caller has to hear of it
+            for group in groups:
+                group.error = error
+        for group in groups:
+            group.done = True
+
+    def _write(self, groups: Sequence[_Group]) -> None:
+        now = _now_ms()
+        keys = {_key(submission) for group in groups for submission in group.submissions} - {None}
+        with self._database.write() as connection:
+            known: dict[str | None, str] = {}
+            if keys:
+                query = sa.select(requests.c.idempotency_key, requests.c.request_id)
+                known = dict(connection.execute(query.where(requests.c.idempotency_key.in_(keys))).tuples().all())
+            log_rows: list[dict[str, object]] = []
+            request_rows: list[dict[str, object]] = []
+            for group in groups:
+                for submission in group.submissions:
+                    key = _key(submission)
+                    request_id = known.get(key) if key is not None else None
+                    if request_id is None:
+                        request_id = uuid.uuid4().hex
+                        if key is not None:
+                            known[key] = request_id
+                        common: dict[str, object] = {
+                            "request_id": request_id,
+                            "project_id": submission.project_id,
+                            "user_id": submission.user_id,
+                            "accepted_ms": now,
+                        }
+                        log_rows.append(common | {"payload": submission.payload})
+                        request_rows.append(common | {"idempotency_key": key})
+                    group.request_ids.append(request_id)
+            if log_rows:
+                connection.execute(operations.insert(), log_rows)
+                connection.execute(requests.insert(), request_rows)
+
+
+def _key(submission: Submission) -> str | None:
+    return None if submission.idempotency_key is None else f"{submission.user_id}:{submission.idempotency_key}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

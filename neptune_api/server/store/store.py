@@ -1,0 +1,82 @@
+"""The store: a durable operation log in front of runs, attributes and series."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from neptune_api.server.store.applier import Applier
+from neptune_api.server.store.oplog import OperationLog, Outcome, StoreClosedError, Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    import sqlalchemy as sa
+
+    from neptune_api.server.store.database import Database
+
+__all__ = ["Outcome", "Store", "StoreClosedError", "Submission"]
+
+_STOP_SECONDS: Final = 1.5
+
+
+class Store:
+    """Accept operations, apply them, tell what became of them.
+
+    Readers go through `database` and the reading modules of this package; what changes runs outside of operations goes
+    through `exclusive`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._log = OperationLog(database)
+        self._applier = Applier(database, self._log)
+
+    def start(self) -> None:
+        """Begin to apply, what an earlier server left in the log first."""
+        self._log.forget()
+        self._applier.start()
+
+    def close(self) -> None:
+        """Accept no more, commit what waits, stop applying. What is accepted stays in the log for the next start."""
+        self._log.close()
+        self._applier.stop(_STOP_SECONDS)
+
+    def submit(
+        self, payload: bytes, *, user_id: int, project_id: int | None, idempotency_key: str | None = None
+    ) -> str:
+        """Accept one serialized RunOperation and return its request id; it is on disk then.
+
+        Raises StoreClosedError while shutting down.
+        """
+        return self.submit_many([Submission(payload, user_id, project_id, idempotency_key)])[0]
+
+    def submit_many(self, submissions: Sequence[Submission]) -> list[str]:
+        """Accept operations in one transaction and return their request ids in order."""
+        request_ids = self._log.append(submissions)
+        self._applier.wake()
+        return request_ids
+
+    def outcomes(self, request_ids: Iterable[str]) -> list[Outcome | None]:
+        """Return what became of requests, in the order given; None for those never accepted or forgotten."""
+        return self._log.outcomes(request_ids)
+
+    def wait_applied(self, request_ids: Sequence[str], timeout: float) -> list[Outcome]:
+        """Return the outcomes of accepted requests once all are applied.
+
+        Raises TimeoutError after `timeout` seconds.
+        """
+        end = time.monotonic() + timeout
+        with self._applier.progress() as condition:
+            while True:
+                outcomes = self._log.outcomes(request_ids)
+                done = [outcome for outcome in outcomes if outcome is not None and outcome.status is not None]
+                if len(done) == len(request_ids):
+                    return done
+                if not condition.wait(end - time.monotonic()) and time.monotonic() >= end:
+                    raise TimeoutError(f"{len(request_ids) - len(done)} operations were not applied in {timeout} s.")
+
+    def exclusive(self) -> AbstractContextManager[sa.Connection]:
+        """Give a write connection while nothing is applied."""
+        return self._applier.exclusive()
