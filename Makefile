@@ -38,7 +38,7 @@ clean: ## Remove .venv, .tools and every build product
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, this is " + sys.version.split()[0] \
 		+ "; name another with PYTHON=..." if sys.version_info < (3, 10) else 0)'
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/quickstart.stamp: pyproject.toml | .venv/bin/python
 	@echo "setting up .venv with the server and the examples (once, about half a minute)"

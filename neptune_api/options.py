@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     ChannelArgument: TypeAlias = tuple[str, str | int]
 
 __all__ = [
+    "IDEMPOTENCY_KEY",
     "MAX_REQUEST_BYTES",
     "MAX_RESPONSE_BYTES",
     "MIN_PING_INTERVAL",
@@ -41,6 +42,9 @@ MAX_METADATA_BYTES: Final = 64 * 1024
 
 MIN_PING_INTERVAL: Final = 10.0
 """Seconds between two pings that the server tolerates; channels that ping more often are cut off."""
+
+IDEMPOTENCY_KEY: Final = "x-idempotency-key"
+"""Metadata by which the server knows that two calls are one. Channels send it with writes that may be retried."""
 
 _INT32_MAX: Final = 2**31 - 1
 

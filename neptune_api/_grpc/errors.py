@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from neptune_api.credentials import mask, redact
-from neptune_api.exceptions import NeptuneApiError, ResourceExhaustedException, exception_class
+from neptune_api.exceptions import NeptuneApiError, exception_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from neptune_api._grpc.methods import Method
     from neptune_api.exceptions import Metadata
 
 
-def _masked(metadata: Metadata | None, known: tuple[str, ...]) -> Metadata:
-    pairs = () if metadata is None else metadata
+def _read(error: grpc.RpcError, name: str) -> Any:
+    # RpcErrors raised by interceptors of other people may be no calls and have none of a call's methods.
+    method = getattr(error, name, None)
+    return method() if callable(method) else None
+
+
+def _masked(metadata: Metadata, known: tuple[str, ...]) -> Metadata:
     clean = tuple(
-        (key, mask(value, *known) if isinstance(value, bytes) else redact(value, *known)) for key, value in pairs
+        (key, mask(value, *known) if isinstance(value, bytes) else redact(value, *known)) for key, value in metadata
     )
-    return pairs if clean == tuple(pairs) else clean
+    return metadata if clean == tuple(metadata) else clean
 
 
-def translate(error: grpc.RpcError, method: Method, known: tuple[str, ...] = ()) -> NeptuneApiError:
+def translate(error: grpc.RpcError, method: str, known: tuple[str, ...] = ()) -> NeptuneApiError:
     """Return the exception for a failed call, with the original as its cause; one of ours is returned as it is.
 
     `known` are the tokens in use; they and whatever looks like a token are cut out of all texts. An original that shows
@@ -34,43 +35,32 @@ def translate(error: grpc.RpcError, method: Method, known: tuple[str, ...] = ())
     """
     if isinstance(error, NeptuneApiError):
         return error
-    # Interceptors of other people raise RpcErrors that are no calls and have none of these.
-    read: Callable[[str], object] = lambda name: getattr(error, name, lambda: None)()  # noqa: E731 # needs `error`
-    code = read("code")
+    code = _read(error, "code")
     if not isinstance(code, grpc.StatusCode):
         code = grpc.StatusCode.UNKNOWN
-    said = str(read("details") or "") if hasattr(error, "details") else str(error)
-    debug = str(read("debug_error_string") or "")
-    details, initial, trailing = redact(said, *known), read("initial_metadata"), read("trailing_metadata")
-    clean_initial = _masked(initial, known)  # type: ignore[arg-type] # metadata, or None from errors that are no calls
-    clean_trailing = _masked(trailing, known)  # type: ignore[arg-type] # as above
-    clean_debug = redact(debug, *known)
+    original = (
+        str(_read(error, "details") or "") if hasattr(error, "details") else str(error),
+        str(_read(error, "debug_error_string") or ""),
+        _read(error, "initial_metadata") or (),
+        _read(error, "trailing_metadata") or (),
+    )
+    clean = (
+        redact(original[0], *known),
+        redact(original[1], *known),
+        _masked(original[2], known),
+        _masked(original[3], known),
+    )
+    details, debug_error_string, initial_metadata, trailing_metadata = clean
     made = exception_class(code)(
         details,
-        method=method.name,
-        initial_metadata=clean_initial,
-        trailing_metadata=clean_trailing,
-        debug_error_string=clean_debug or None,
+        method=method,
+        initial_metadata=initial_metadata,
+        trailing_metadata=trailing_metadata,
+        debug_error_string=debug_error_string or None,
     )
-    leaked = details != said or clean_debug != debug
-    if leaked or (clean_initial, clean_trailing) != (initial, trailing):
-        made.__cause__ = grpc.aio.AioRpcError(code, None, None, details, clean_debug)
-    else:
-        made.__cause__ = error
+    if clean != original:
+        error = grpc.aio.AioRpcError(code, None, None, details, debug_error_string)
+    # Its traceback shows gRPC's insides only, and its frames hold the request and the error itself: a cycle that would
+    # keep both until the garbage collector comes by.
+    made.__cause__ = error.with_traceback(None)
     return made
-
-
-def too_large(size: int, limit: int, method: Method) -> ResourceExhaustedException:
-    """Return the error for a request that is not sent because of its size."""
-    return ResourceExhaustedException(
-        f"The request has {size:,} bytes, the limit is {limit:,} (ChannelOptions.max_send_bytes). "
-        "Split it into smaller ones, or use a streaming method.",
-        method=method.name,
-    )
-
-
-def effective_timeout(timeout: float | None, default: float | None) -> float | None:
-    """Return the deadline in seconds of a call that names `timeout`: None means the default, infinity means none."""
-    if timeout is None:
-        return default
-    return None if timeout == math.inf else timeout

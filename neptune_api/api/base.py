@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from typing_extensions import Self
 
+    from neptune_api.credentials import ApiToken
     from neptune_api.options import ChannelOptions
 
     RequestT = TypeVar("RequestT", bound=Message)
@@ -32,7 +33,11 @@ class ClientBase:
     """
 
     def __init__(
-        self, api_token: str | None = None, *, target: str | None = None, options: ChannelOptions | None = None
+        self,
+        api_token: str | ApiToken | None = None,
+        *,
+        target: str | None = None,
+        options: ChannelOptions | None = None,
     ) -> None:
         self._channel = channel(target, api_token=api_token, options=options)
 
@@ -64,15 +69,32 @@ class ClientBase:
     ) -> ResponseT:
         """Send the request, or the one made of the fields that are not None, and return the response.
 
-        Raises TypeError when both are given or a value does not fit its field, and what the channel raises.
+        Raises TypeError when both are given or a value has not the type of its field, ValueError when it is out of the
+        field's range, and what the channel raises.
         """
         given = {name: value for name, value in fields.items() if value is not None}
         if request is None:
-            request = request_type(**given)
+            request = _build(request_type, given)
         elif given:
             raise TypeError(
                 f"pass either a {request_type.__name__} or its fields, not both: got a request and {', '.join(given)}"
             )
         elif not isinstance(request, request_type):
-            raise TypeError(f"the request must be a {request_type.__name__}, not {type(request).__name__}")
+            raise TypeError(f"the request must be a {request_type.__name__}, not a {type(request).__name__}")
         return call(request, timeout=timeout, metadata=None if metadata is None else tuple(metadata))
+
+
+def _build(request_type: type[RequestT], fields: Mapping[str, object]) -> RequestT:
+    """Make a request of its fields; an error names the field, which protobuf's own does not."""
+    try:
+        return request_type(**fields)
+    except (TypeError, ValueError):
+        for name, value in fields.items():
+            try:
+                request_type(**{name: value})
+            except (TypeError, ValueError) as error:
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(
+                    f"{request_type.__name__}.{name} does not take this {type(value).__name__}: {error}"
+                ) from error
+        raise

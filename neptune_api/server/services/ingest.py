@@ -90,12 +90,12 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
         for index, outcome in enumerate(outcomes, position):
             if outcome is None or outcome.details is None:
                 continue
-            details = pb.BulkIngestResultDetail.FromString(outcome.details).details[skipped if index == position else 0 :]
+            start = skipped if index == position else 0
+            details = pb.BulkIngestResultDetail.FromString(outcome.details).details[start:]
             room = limit - len(page.details)
             page.details.extend(details[:room])
             if len(details) > room:
-                done = room + (skipped if index == position else 0)
-                page.next_cursor = urlsafe_b64encode(f"{index}.{done}".encode()).decode()
+                page.next_cursor = urlsafe_b64encode(f"{index}.{start + room}".encode()).decode()
                 break
         return page
 

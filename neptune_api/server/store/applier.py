@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from neptune_api.server import limits
 from neptune_api.server.store import rules, schema, system_attributes
 from neptune_api.server.store.run_state import Preview, RunState
-from neptune_api.server.store.run_store import RunStore, stored_value
+from neptune_api.server.store.run_store import RunStore
+from neptune_api.server.store.written_points import WrittenPoints
 from neptune_api.v1 import ingest_pb2 as pb
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Verdict:
         """Count changes that were applied."""
         self._counts[pb.INGEST_CODE_OK] += count
 
-    def refuse(self, code: int, path: str = "", count: int = 1) -> None:
-        """Count changes that were not, for this reason."""
+    def refuse(self, code: int, path: str = "", count: int = 1, sentence: str | None = None) -> None:
+        """Count changes that were not, for this reason; `sentence` says more than the usual one."""
         self._counts[code] += count
         if len(self._details) < _MAX_DETAILS:
             self._details.append(
@@ -54,7 +55,7 @@ class Verdict:
                     request_id=pb.RequestId(value=self._request_id),
                     path=path,
                     ingest_code=code,  # type: ignore[arg-type]  # codes are plain integers inside the store
-                    error_detail=rules.SENTENCES[code],
+                    error_detail=sentence or rules.SENTENCES[code],
                 )
             )
 
@@ -140,7 +141,7 @@ class Applier:
             try:
                 while not self._stopping.is_set() and self._apply_batch():
                     pass
-            except Exception:
+            except Exception:  # noqa: BLE001 # nothing may end this thread
                 _LOG.exception("Applying failed; trying again in %s s", _RETRY_SECONDS)
                 self._stopping.wait(_RETRY_SECONDS)
                 self._work.set()
@@ -156,7 +157,7 @@ class Applier:
                 # The database, not an operation, is at fault: nothing is lost, the log is applied later.
                 self._runs.clear()
                 raise
-            except Exception:
+            except Exception:  # noqa: BLE001 # one of the operations is at fault, whatever it did
                 _LOG.exception("A batch of %d operations failed; applying them one by one", len(batch))
                 self._runs.clear()
                 for operation in batch:
@@ -171,7 +172,7 @@ class Applier:
         except sa.exc.OperationalError:
             self._runs.clear()
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 # the outcome of the operation tells of it
             _LOG.exception("Operation %d (request %s) cannot be applied", operation.sequence, operation.request_id)
             self._runs.clear()
             verdict = Verdict(operation.request_id)
@@ -198,6 +199,7 @@ class _Batch:
     def __init__(self, runs: RunStore, connection: sa.Connection) -> None:
         self._runs = runs
         self._connection = connection
+        self._written = WrittenPoints(connection)
         self._projects: dict[int, sa.Row[str, str, bool, int] | None] = {}
         self._run_numbers: dict[int, int] = {}
         self._activity: dict[int, int] = {}
@@ -256,7 +258,7 @@ class _Batch:
                 connection.execute(experiments.insert().values(project_id=project_id, name=name, head_id=run_key))
 
     def _touch(self, run: RunState, now_ms: int) -> None:
-        run.last_applied_ms = now_ms
+        run.last_applied_ms = run.modified_ms = now_ms
         self._runs.touch(run)
         self._activity[run.project_id] = now_ms
 
@@ -266,23 +268,26 @@ class _Batch:
         if project_id not in self._projects:
             projects = schema.projects
             query = sa.select(projects.c.uuid, projects.c.key, projects.c.archived, projects.c.next_run_number)
-            self._projects[project_id] = self._connection.execute(query.where(projects.c.id == project_id)).one_or_none()
+            self._projects[project_id] = self._connection.execute(
+                query.where(projects.c.id == project_id)
+            ).one_or_none()
         return self._projects[project_id]
 
     def _owner(self, user_id: int) -> str:
         if user_id not in self._owners:
             users = schema.users
-            self._owners[user_id] = self._connection.scalar(
-                sa.select(users.c.username).where(users.c.id == user_id)
-            ) or ""
+            self._owners[user_id] = (
+                self._connection.scalar(sa.select(users.c.username).where(users.c.id == user_id)) or ""
+            )
         return self._owners[user_id]
 
     # Creating runs
 
     def _create(self, operation: Operation, project_id: int, message: pb.RunOperation, verdict: Verdict) -> None:
         create = message.create
-        if not self._is_creatable(message, operation.user_id):
-            verdict.refuse(pb.INGEST_CODE_RUN_INVALID_CREATION_PARAMETERS)
+        fault = rules.creation_fault(message, self._owner(operation.user_id))
+        if fault is not None:
+            verdict.refuse(pb.INGEST_CODE_RUN_INVALID_CREATION_PARAMETERS, sentence=fault)
             return
         requested_parent = requested_step = parent = None
         if create.HasField("fork_point"):
@@ -318,43 +323,20 @@ class _Batch:
         if parent is not None:
             run.fork_step = parent.last_step() if requested_step is None else requested_step
         self._runs.keep(run)
-        self._describe(run, parent, create)
+        self._describe(run, parent, create, operation.accepted_ms)
         self._touch(run, operation.accepted_ms)
         if requested_parent is not None and parent is None:
             verdict.refuse(pb.INGEST_CODE_RUN_FORK_PARENT_NOT_FOUND)
         else:
             verdict.accept()
 
-    def _is_creatable(self, message: pb.RunOperation, user_id: int) -> bool:
-        create = message.create
-        texts = {
-            message.run_id: limits.MAX_RUN_ID_BYTES,
-            create.family: limits.MAX_RUN_ID_BYTES,
-            create.experiment_id: limits.MAX_EXPERIMENT_NAME_BYTES,
-            create.fork_point.parent_run_id: limits.MAX_RUN_ID_BYTES,
-        }
-        if any(len(text.encode()) > limit or "\0" in text for text, limit in texts.items()):
-            return False
-        if "/" in message.run_id or create.run_id not in ("", message.run_id):
-            return False
-        if create.HasField("fork_point"):
-            fork = create.fork_point
-            if not fork.parent_run_id or fork.parent_project not in ("", message.project):
-                return False
-            if fork.HasField("step") and rules.step_fault(fork.step) != pb.INGEST_CODE_OK:
-                return False
-        if create.HasField("owner") and create.owner.user_id not in ("", self._owner(user_id)):
-            return False
-        created_ms = rules.timestamp_ms(create.creation_time)
-        return limits.MIN_DATETIME_MS <= created_ms <= limits.MAX_DATETIME_MS
-
-    def _describe(self, run: RunState, parent: RunState | None, create: pb.CreateRun) -> None:
+    def _describe(self, run: RunState, parent: RunState | None, create: pb.CreateRun, now_ms: int) -> None:
         project = self._project(run.project_id)
         if project is None:  # `apply` has checked
             raise RuntimeError("The project is gone.")
         put = self._runs.put
         if run.experiment is not None:
-            self._take_over(run, run.experiment)
+            self._take_over(run, run.experiment, now_ms)
         system_attributes.describe_creation(
             run,
             put,
@@ -371,7 +353,7 @@ class _Batch:
                 if attribute.value is not None and not attribute.name.startswith("sys/"):
                     put(run, attribute.name, attribute.type, attribute.value)
 
-    def _take_over(self, run: RunState, experiment: str) -> None:
+    def _take_over(self, run: RunState, experiment: str, now_ms: int) -> None:
         key = (run.project_id, experiment)
         head = self._heads.get(key)
         if head is None:
@@ -384,7 +366,8 @@ class _Batch:
         if head is not None:
             previous = self._runs.get(self._connection, head)
             self._runs.put(previous, "sys/experiment/is_head", previous.attributes["sys/experiment/is_head"].type, 0)
-            self._touch(previous, previous.last_applied_ms or run.created_ms)
+            previous.modified_ms = now_ms
+            self._runs.touch(previous)
         self._heads[key] = run.id
 
     def _next_number(self, project_id: int) -> int:
@@ -405,12 +388,14 @@ class _Batch:
         if snapshot.HasField("step"):
             fault, step = rules.step_fault(snapshot.step), rules.step_micros(snapshot.step)
         else:
-            fault, step = pb.INGEST_CODE_OK, _following_step(run, snapshot)
+            step = _following_step(run, snapshot)
+            fault = rules.step_fault(pb.Step(whole=step // limits.MICROS_PER_STEP))
+        timestamp = rules.timestamp_ms(snapshot.timestamp) if snapshot.HasField("timestamp") else accepted_ms
+        fault = fault or rules.time_fault(timestamp)
         if fault != pb.INGEST_CODE_OK:
             for path in snapshot.append:
                 verdict.refuse(fault, path)
             return
-        timestamp = rules.timestamp_ms(snapshot.timestamp) if snapshot.HasField("timestamp") else accepted_ms
         ratio = rules.completion_ratio(snapshot.preview) if snapshot.preview.is_preview else None
         for path, value in snapshot.append.items():
             self._settle(verdict, path, self._append(run, path, value, step, timestamp, ratio))
@@ -463,9 +448,7 @@ class _Batch:
             self._runs.put(run, path, type_, frozenset(members))
         return fault
 
-    def _append(
-        self, run: RunState, path: str, value: pb.Value, step: int, timestamp: int, ratio: float | None
-    ) -> int:
+    def _append(self, run: RunState, path: str, value: pb.Value, step: int, timestamp: int, ratio: float | None) -> int:
         kind = value.WhichOneof("value") or ""
         type_ = rules.APPEND_TYPES.get(kind)
         fault = rules.path_fault(path)
@@ -480,8 +463,11 @@ class _Batch:
             return fault
         point: PointValue = value.float64 if kind == "float64" else value.SerializeToString()
         attribute = run.attributes.get(path)
+        logged: PointValue | None = None
         if attribute is not None and attribute.series is not None:
-            fault = self._point_fault(attribute, attribute.series, step, timestamp, point, ratio)
+            if ratio is None:
+                logged = self._logged(attribute, attribute.series, step)
+            fault = _point_fault(attribute, attribute.series, step, timestamp, point, logged, ratio)
             if fault != pb.INGEST_CODE_OK:
                 return fault
         if attribute is None:
@@ -490,37 +476,21 @@ class _Batch:
         if attribute.series is None:  # `_type_fault` has checked
             raise RuntimeError("A series attribute has no series.")
         if ratio is None:
-            attribute.series.add(step, timestamp, point)
+            attribute.series.add(step, timestamp, point, is_new=logged is None)
         else:
             _preview(attribute.series, step, Preview(timestamp, value.float64, ratio))
         return pb.INGEST_CODE_OK
 
-    def _point_fault(
-        self,
-        attribute: Attribute,
-        series: Series,
-        step: int,
-        timestamp: int,
-        value: PointValue,
-        ratio: float | None,
-    ) -> int:
-        last = series.last_step
-        if ratio is not None:
-            late = last is not None and step <= last
-            return pb.INGEST_CODE_SERIES_PREVIEW_STEP_NOT_AFTER_LAST_COMMITTED_STEP if late else pb.INGEST_CODE_OK
-        if last is not None and step <= last:
-            if step == last and _is_same(value, series.last_value):
-                return pb.INGEST_CODE_SERIES_POINT_DUPLICATE
-            if attribute.type in rules.ORDERED_SERIES:
-                logged = series.waiting_value(step)
-                if logged is None and attribute.is_stored:
-                    logged = stored_value(self._connection, attribute, step)
-                if logged is not None and _is_same(value, logged):
-                    return pb.INGEST_CODE_SERIES_POINT_DUPLICATE
-                return pb.INGEST_CODE_SERIES_STEP_NON_INCREASING
-        if series.last_timestamp is not None and timestamp < series.last_timestamp:
-            return pb.INGEST_CODE_SERIES_TIMESTAMP_DECREASING
-        return pb.INGEST_CODE_OK
+    def _logged(self, attribute: Attribute, series: Series, step: int) -> PointValue | None:
+        """Return the committed value at a step of a series; None when there is none."""
+        if series.last_step is None or step > series.last_step:
+            return None
+        if step == series.last_step:
+            return series.last_value
+        waiting = series.waiting_value(step)
+        if waiting is not None or not attribute.is_stored:
+            return waiting
+        return self._written.value(attribute.id, step, is_float=series.is_float)
 
     def _type_fault(self, run: RunState, path: str, type_: int) -> int:
         attribute = run.attributes.get(path)
@@ -541,6 +511,28 @@ class _Batch:
             run = parent
             bound = None if run.fork_step is None else min(bound, run.fork_step)
         return None
+
+
+def _point_fault(
+    attribute: Attribute,
+    series: Series,
+    step: int,
+    timestamp: int,
+    value: PointValue,
+    logged: PointValue | None,
+    ratio: float | None,
+) -> int:
+    """Return why a point cannot follow those of its series, of which `logged` is at the same step."""
+    is_late = series.last_step is not None and step <= series.last_step
+    if ratio is not None:
+        return pb.INGEST_CODE_SERIES_PREVIEW_STEP_NOT_AFTER_LAST_COMMITTED_STEP if is_late else pb.INGEST_CODE_OK
+    if logged is not None and _is_same(value, logged):
+        return pb.INGEST_CODE_SERIES_POINT_DUPLICATE
+    if is_late and attribute.type in rules.ORDERED_SERIES:
+        return pb.INGEST_CODE_SERIES_STEP_NON_INCREASING
+    if series.last_timestamp is not None and timestamp < series.last_timestamp:
+        return pb.INGEST_CODE_SERIES_TIMESTAMP_DECREASING
+    return pb.INGEST_CODE_OK
 
 
 def _preview(series: Series, step: int, preview: Preview) -> None:

@@ -63,7 +63,11 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Give a connection in a transaction that is on disk when the block ends, or gone when it raises."""
-        with self._write_lock, self._engine.connect().execution_options(immediate=True) as connection, connection.begin():
+        with (
+            self._write_lock,
+            self._engine.connect().execution_options(immediate=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def close(self) -> None:

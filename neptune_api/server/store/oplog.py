@@ -54,7 +54,11 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a request: serialized RequestStatus (None: pending) and BulkIngestResultDetail (None: no faults)."""
+    """What became of a request.
+
+    `status` is a serialized RequestStatus, None while pending; `details` a serialized BulkIngestResultDetail, None when
+    nothing was refused.
+    """
 
     request_id: str
     user_id: int
@@ -164,7 +168,7 @@ class OperationLog:
             return
         try:
             self._write(groups)
-        except BaseException as error:  # every waiting caller has to hear of it
+        except BaseException as error:  # noqa: BLE001 # every waiting caller has to hear of it
             for group in groups:
                 group.error = error
         for group in groups:
@@ -177,7 +181,8 @@ class OperationLog:
             known: dict[str | None, str] = {}
             if keys:
                 query = sa.select(requests.c.idempotency_key, requests.c.request_id)
-                known = dict(connection.execute(query.where(requests.c.idempotency_key.in_(keys))).tuples().all())
+                rows = connection.execute(query.where(requests.c.idempotency_key.in_(keys)))
+                known = {row.idempotency_key: row.request_id for row in rows}
             log_rows: list[dict[str, object]] = []
             request_rows: list[dict[str, object]] = []
             for group in groups:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from google.rpc import code_pb2
@@ -43,6 +44,7 @@ SENTENCES: Final[dict[int, str]] = {
     pb.INGEST_CODE_RUN_DUPLICATE: "The run exists already; nothing was changed.",
     pb.INGEST_CODE_RUN_CONFLICTING: "A run with this id exists with another fork point or family; nothing was changed.",
     pb.INGEST_CODE_RUN_FORK_PARENT_NOT_FOUND: "The parent run does not exist; the run was created without a parent.",
+    pb.INGEST_CODE_RUN_INVALID_CREATION_PARAMETERS: "A parameter of the run is unusable; nothing was created.",
     pb.INGEST_CODE_FIELD_PATH_EXCEEDS_SIZE_LIMIT: (
         f"An attribute path has at most {limits.MAX_ATTRIBUTE_PATH_BYTES} bytes of UTF-8."
     ),
@@ -61,7 +63,7 @@ SENTENCES: Final[dict[int, str]] = {
     pb.INGEST_CODE_SERIES_STEP_NON_INCREASING: "Steps of a series increase: log at a step after the last one.",
     pb.INGEST_CODE_SERIES_STEP_NOT_AFTER_FORK_POINT: "A fork logs at steps after its fork point.",
     pb.INGEST_CODE_SERIES_TIMESTAMP_DECREASING: "Timestamps of a series do not decrease.",
-    pb.INGEST_CODE_DATETIME_VALUE_OUT_OF_RANGE: "A datetime lies from 1900-01-01 to 2299-12-31.",
+    pb.INGEST_CODE_DATETIME_VALUE_OUT_OF_RANGE: "Datetimes and times of points lie from 1900-01-01 to 2299-12-31.",
     pb.INGEST_CODE_STRING_VALUE_EXCEEDS_SIZE_LIMIT: f"A string has at most {limits.MAX_STRING_BYTES} bytes of UTF-8.",
     pb.INGEST_CODE_STRING_SET_EXCEEDS_SIZE_LIMIT: (
         f"The members of a string set have at most {limits.MAX_STRING_SET_BYTES} bytes of UTF-8 together."
@@ -122,6 +124,40 @@ def grpc_code(code: int) -> int:
     return GRPC_CODES.get(code, code_pb2.INVALID_ARGUMENT)
 
 
+def creation_fault(message: pb.RunOperation, owner: str) -> str | None:
+    """Return what is unusable in the creation of a run by `owner`, in a sentence; None when all is well."""
+    create = message.create
+    for name, text, limit in (
+        ("run id", message.run_id, limits.MAX_RUN_ID_BYTES),
+        ("family", create.family, limits.MAX_RUN_ID_BYTES),
+        ("experiment name", create.experiment_id, limits.MAX_EXPERIMENT_NAME_BYTES),
+        ("parent's run id", create.fork_point.parent_run_id, limits.MAX_RUN_ID_BYTES),
+    ):
+        size = len(text.encode())
+        if size > limit:
+            return f"The {name} has {size} bytes of UTF-8; the limit is {limit}."
+        if "\0" in text:
+            return f"The {name} has a NUL character; leave it out."
+    if "/" in message.run_id:
+        return "A run id has no '/'."
+    if create.run_id not in {"", message.run_id}:
+        return "The run ids of the operation and of its creation differ; leave the inner one out."
+    if create.HasField("fork_point"):
+        fork = create.fork_point
+        if not fork.parent_run_id:
+            return "The fork point names no parent run."
+        if fork.parent_project not in {"", message.project}:
+            return "The parent run has to be in the same project; leave parent_project out."
+        fault = step_fault(fork.step)
+        if fault != pb.INGEST_CODE_OK:
+            return f"The fork point is at an impossible step. {SENTENCES[fault]}"
+    if (create.owner.user_id or create.owner.service_account_id) not in {"", owner}:
+        return "The owner of a run is who creates it; leave the owner out."
+    if time_fault(timestamp_ms(create.creation_time)) != pb.INGEST_CODE_OK:
+        return "A run is created from 1900-01-01 to 2299-12-31."
+    return None
+
+
 def path_fault(path: str) -> int:
     """Return why `path` cannot be written, or INGEST_CODE_OK."""
     if not path:
@@ -146,12 +182,10 @@ def value_fault(kind: str, value: pb.Value) -> int:
     if kind == "string":
         return _string_fault(value.string)
     if kind == "timestamp":
-        milliseconds = timestamp_ms(value.timestamp)
-        if not limits.MIN_DATETIME_MS <= milliseconds <= limits.MAX_DATETIME_MS:
-            return pb.INGEST_CODE_DATETIME_VALUE_OUT_OF_RANGE
-    elif kind == "string_set":
-        return set_fault(value.string_set.values)
-    elif kind == "file_ref":
+        return time_fault(timestamp_ms(value.timestamp))
+    if kind == "string_set":
+        return set_fault(set(value.string_set.values))
+    if kind == "file_ref":
         file = value.file_ref
         if len(file.path.encode()) + len(file.mime_type.encode()) > limits.MAX_FILE_REF_BYTES:
             return pb.INGEST_CODE_FILE_REF_EXCEEDS_SIZE_LIMIT
@@ -165,6 +199,13 @@ def set_fault(members: Iterable[str]) -> int:
     if sum(len(member.encode()) for member in members) > limits.MAX_STRING_SET_BYTES:
         return pb.INGEST_CODE_STRING_SET_EXCEEDS_SIZE_LIMIT
     return pb.INGEST_CODE_OK
+
+
+def time_fault(milliseconds: int) -> int:
+    """Return INGEST_CODE_DATETIME_VALUE_OUT_OF_RANGE for a time that is not stored, or INGEST_CODE_OK."""
+    if limits.MIN_DATETIME_MS <= milliseconds <= limits.MAX_DATETIME_MS:
+        return pb.INGEST_CODE_OK
+    return pb.INGEST_CODE_DATETIME_VALUE_OUT_OF_RANGE
 
 
 def step_fault(step: pb.Step) -> int:
@@ -215,7 +256,7 @@ def _histogram_fault(histogram: pb.Histogram) -> int:
         return pb.INGEST_CODE_HISTOGRAM_BIN_EDGES_CONTAINS_NAN
     if len(edges) > limits.MAX_HISTOGRAM_EDGES:
         return pb.INGEST_CODE_HISTOGRAM_TOO_MANY_BINS
-    if any(left >= right for left, right in zip(edges, edges[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(edges)):
         return pb.INGEST_CODE_HISTOGRAM_BIN_EDGES_NOT_INCREASING
     kind = histogram.WhichOneof("values")
     bins = 0 if kind is None else len(histogram.counts.values if kind == "counts" else histogram.densities.values)

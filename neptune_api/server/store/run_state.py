@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -55,32 +54,36 @@ class Series:
     steps: list[int] = field(default_factory=list)
     timestamps: list[int] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
+    # Waiting points that take the place of earlier ones at their steps.
+    overwritten: int = 0
     previews: dict[int, Preview] = field(default_factory=dict)
     # The youngest chunk while it is small enough to grow, and its key.
     tail: FloatColumns | PayloadColumns | None = None
     tail_id: int | None = None
+    # Places of the waiting points by step, as far as they have been looked up.
+    _places: dict[int, int] = field(default_factory=dict)
+    _placed: int = 0
 
-    def add(self, step: int, timestamp: int, value: PointValue) -> None:
-        """Take a committed point; previews up to its step are gone."""
+    def add(self, step: int, timestamp: int, value: PointValue, *, is_new: bool) -> None:
+        """Take a committed point, which is not new when it takes the place of another at its step."""
         self.steps.append(step)
         self.timestamps.append(timestamp)
         self.values.append(value)
+        self.overwritten += not is_new
         self.last_timestamp = timestamp
         if self.first_step is None or step < self.first_step:
             self.first_step = step
         if self.last_step is None or step >= self.last_step:
             self.last_step = step
             self.last_value = value
-        if self.previews:
-            self.previews = {at: preview for at, preview in self.previews.items() if at > self.last_step}
 
     def waiting_value(self, step: int) -> PointValue | None:
-        """Return the value that waits to be written at a step of an ordered series; None when there is none."""
-        position = bisect.bisect_left(self.steps, step)
-        if position < len(self.steps) and self.steps[position] == step:
-            value: PointValue = self.values[position]
-            return value
-        return None
+        """Return the value that waits to be written at a step; None when there is none."""
+        for place in range(self._placed, len(self.steps)):
+            self._places[self.steps[place]] = place
+        self._placed = len(self.steps)
+        place_of_step = self._places.get(step)
+        return None if place_of_step is None else self.values[place_of_step]
 
     def take_points(self) -> FloatColumns | PayloadColumns:
         """Return the waiting points as columns and forget them."""
@@ -90,8 +93,14 @@ class Series:
             columns = FloatColumns(steps, timestamps, np.array(self.values, np.float64))
         else:
             columns = PayloadColumns(steps, timestamps, self.values)
-        self.steps, self.timestamps, self.values = [], [], []
+        self.steps, self.timestamps, self.values, self.overwritten = [], [], [], 0
+        self._places, self._placed = {}, 0
         return columns
+
+    @property
+    def count(self) -> int:
+        """Number of committed points, waiting ones included."""
+        return self.summary.count + len(self.steps) - self.overwritten
 
     @property
     def has_preview(self) -> bool:
@@ -149,6 +158,8 @@ class RunState:
     # Attributes with changes that are not written.
     changed: dict[str, Attribute] = field(default_factory=dict)
     last_applied_ms: int = 0
+    # Later than that when another run or call has changed it.
+    modified_ms: int = 0
 
     def last_step(self) -> int | None:
         """Return the greatest step of the run, inherited ones included; None when it has none."""

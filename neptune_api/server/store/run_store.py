@@ -11,10 +11,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import schema
-from neptune_api.server.store.columns import FloatColumns, PayloadColumns
-from neptune_api.server.store.points import read_floats, read_payloads
+from neptune_api.server.store.columns import FloatColumns
 from neptune_api.server.store.rules import decode_set
-from neptune_api.server.store.run_state import SERIES_TYPES, Attribute, PointValue, RunState, Series
+from neptune_api.server.store.run_state import SERIES_TYPES, Attribute, RunState, Series
 from neptune_api.server.store.summaries import FloatSummary
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType as T
@@ -24,15 +23,26 @@ if TYPE_CHECKING:
 
     from neptune_api.server.store.run_state import Scalar
 
-# A chunk with fewer points than this is written anew when points follow, so that single appends do not leave a row each.
+# A chunk with fewer points than this is written anew when points follow: single appends do not leave a row each.
 _SMALL_CHUNK_POINTS: Final = 64
 # About 200 bytes each: what the applier keeps of runs it has seen.
 _CACHED_ATTRIBUTES: Final = 300_000
 
 _RUN_FIELDS: Final = (
-    "id uuid project_id run_id number experiment family requested_parent requested_fork_step parent_id fork_step "
-    "owner_id created_ms"
-).split()
+    "id",
+    "uuid",
+    "project_id",
+    "run_id",
+    "number",
+    "experiment",
+    "family",
+    "requested_parent",
+    "requested_fork_step",
+    "parent_id",
+    "fork_step",
+    "owner_id",
+    "created_ms",
+)
 
 
 class Keys:
@@ -96,7 +106,7 @@ class RunStore:
         attribute = run.attributes.get(name)
         if attribute is None:
             attribute = self.add(run, name, type_)
-        elif attribute.value == value:
+        elif attribute.value == value and not isinstance(value, float):  # 0.0 equals -0.0
             return
         attribute.value = value
         run.changed[name] = attribute
@@ -124,9 +134,7 @@ class RunStore:
                     for run, item in new
                 ],
             )
-        updates = [
-            {"b_id": item.id, **item.columns()} for _, item in changed if item.is_stored and item.series is None
-        ]
+        updates = [{"b_id": item.id, **item.columns()} for _, item in changed if item.is_stored and item.series is None]
         if updates:
             table = schema.attributes
             names = ("int_value", "float_value", "text_value", "mime_type")
@@ -162,11 +170,12 @@ class RunStore:
     def _take_chunks(self, attribute_id: int, series: Series) -> list[dict[str, Any]]:
         if not series.steps:
             return []
+        count = series.count
         points = series.take_points()
         if isinstance(points, FloatColumns):
             series.summary = series.summary.merge(FloatSummary.of(points))
         else:
-            series.summary = FloatSummary(count=series.summary.count + len(points), last_step=series.last_step)
+            series.summary = FloatSummary(count=count, last_step=series.last_step)
         key = series.tail_id
         if key is None or series.tail is None:
             key = self._chunk_keys()
@@ -185,15 +194,6 @@ class RunStore:
                 "checksum": columns_.checksum(payload),
             }
         ]
-
-
-def stored_value(connection: sa.Connection, attribute: Attribute, step: int) -> PointValue | None:
-    """Return the value written at a step of a series; None when there is none."""
-    if attribute.type == T.ATTRIBUTE_TYPE_FLOAT_SERIES:
-        floats = read_floats(connection, attribute.id, step, step)
-        return float(floats.values[0]) if len(floats) else None
-    payloads = read_payloads(connection, attribute.id, step, step)
-    return payloads.payloads[0] if len(payloads) else None
 
 
 def _load(connection: sa.Connection, key: int) -> RunState:
@@ -216,7 +216,14 @@ def _load(connection: sa.Connection, key: int) -> RunState:
         else:
             attribute.value = _scalar(found)
         run.attributes[found.name] = attribute
+    run.last_applied_ms = _time_of(run, "sys/ping_time")
+    run.modified_ms = _time_of(run, "sys/modification_time")
     return run
+
+
+def _time_of(run: RunState, name: str) -> int:
+    attribute = run.attributes.get(name)
+    return attribute.value if attribute is not None and isinstance(attribute.value, int) else run.created_ms
 
 
 def _load_series(row: Any) -> Series:
@@ -266,10 +273,15 @@ def _series_row(series: Series) -> dict[str, object]:
         "finite_count": summary.finite_count,
         "minimum": None if math.isnan(summary.minimum) else summary.minimum,
         "maximum": None if math.isnan(summary.maximum) else summary.maximum,
-        "total": summary.total,
-        "deviations": summary.deviations,
+        "total": _sum(summary.total),
+        "deviations": _sum(summary.deviations),
         "has_preview": series.has_preview,
     }
+
+
+def _sum(total: float) -> float:
+    # Sums of huge values overflow, those of both signs to NaN; either way they are lost, and the columns hold no NULL.
+    return math.inf if math.isnan(total) else total
 
 
 def _write_previews(connection: sa.Connection, attribute_id: int, series: Series) -> None:
@@ -277,9 +289,7 @@ def _write_previews(connection: sa.Connection, attribute_id: int, series: Series
         return
     table = schema.previews
     if series.last_step is not None:
-        connection.execute(
-            table.delete().where(table.c.attribute_id == attribute_id, table.c.step <= series.last_step)
-        )
+        connection.execute(table.delete().where(table.c.attribute_id == attribute_id, table.c.step <= series.last_step))
     rows = [
         {
             "attribute_id": attribute_id,
@@ -289,6 +299,7 @@ def _write_previews(connection: sa.Connection, attribute_id: int, series: Series
             "completion_ratio": preview.ratio,
         }
         for step, preview in series.previews.items()
+        if series.last_step is None or step > series.last_step
     ]
     series.previews = {}
     _upsert(connection, table, rows)

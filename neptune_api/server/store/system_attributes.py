@@ -80,7 +80,7 @@ def describe_depth(run: RunState, put: Setter, parent: RunState | None) -> None:
 
 def describe_activity(run: RunState, put: Setter) -> None:
     """Set what changes whenever something is applied to a run: times and counters."""
-    put(run, "sys/modification_time", T.ATTRIBUTE_TYPE_DATETIME, run.last_applied_ms)
+    put(run, "sys/modification_time", T.ATTRIBUTE_TYPE_DATETIME, run.modified_ms)
     put(run, "sys/ping_time", T.ATTRIBUTE_TYPE_DATETIME, run.last_applied_ms)
     running_seconds = max(0.0, (run.last_applied_ms - run.created_ms) / 1000)
     put(run, "sys/running_time_seconds", T.ATTRIBUTE_TYPE_FLOAT, running_seconds)
@@ -96,6 +96,6 @@ def describe_activity(run: RunState, put: Setter) -> None:
         if counter is not None:
             counts[counter] += 1
         if attribute.series is not None:
-            points += attribute.series.summary.count + len(attribute.series.steps)
+            points += attribute.series.count
     for name, count in {**counts, "total_count": total, "total_series_datapoints": points}.items():
         put(run, _DIAGNOSTICS + name, T.ATTRIBUTE_TYPE_INT, count)

@@ -1,0 +1,274 @@
+"""Calls under way, for event loops: wrappers that translate errors and may start over once; mirrors sync_calls.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from neptune_api._grpc.policy import is_unauthenticated
+from neptune_api.credentials import redact
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+
+    Translate: TypeAlias = Callable[[grpc.RpcError], Exception]
+    Start: TypeAlias = Coroutine[Any, Any, Any]
+    Restart: TypeAlias = Callable[[], Start]
+    UnaryUnaryCallBase: TypeAlias = grpc.aio.UnaryUnaryCall[Any, Any]
+    UnaryStreamCallBase: TypeAlias = grpc.aio.UnaryStreamCall[Any, Any]
+    StreamUnaryCallBase: TypeAlias = grpc.aio.StreamUnaryCall[Any, Any]
+    StreamStreamCallBase: TypeAlias = grpc.aio.StreamStreamCall[Any, Any]
+else:  # not generic at run time in every version
+    UnaryUnaryCallBase = grpc.aio.UnaryUnaryCall
+    UnaryStreamCallBase = grpc.aio.UnaryStreamCall
+    StreamUnaryCallBase = grpc.aio.StreamUnaryCall
+    StreamStreamCallBase = grpc.aio.StreamStreamCall
+
+_CANCELLED_HERE = "Locally cancelled by application!"
+
+
+class _Call(grpc.aio.Call):
+    """A call of gRPC under way, or a task that is going to start one because a token has to be fetched first.
+
+    `restart`, called once, after the call ended with UNAUTHENTICATED and before any response was seen, makes it again
+    with another token; its coroutine returns None when there is none.
+    """
+
+    def __init__(
+        self,
+        call: Any,
+        translate: Translate | None,
+        restart: Restart | None = None,
+        start: Start | None = None,
+    ) -> None:
+        self._call = call
+        self._translate = translate
+        self._restart = restart
+        self._starter: asyncio.Task[Any] | None = None
+        if start is not None:
+            self._begin(start)
+
+    def _begin(self, start: Start) -> None:
+        async def begin() -> Any:
+            call = await start
+            if call is not None:
+                self._call = call
+            return self._call
+
+        self._starter = asyncio.get_running_loop().create_task(begin())
+        # An exception that was read is not reported by asyncio when nobody awaits the call.
+        self._starter.add_done_callback(lambda starter: starter.cancelled() or starter.exception())
+
+    def _start_over(self, error: Any) -> None:
+        restart = self._restart
+        if restart is not None and is_unauthenticated(error):
+            self._restart = None
+            self._begin(restart())
+
+    async def _started(self) -> Any:
+        """Return the call of gRPC. A caller that gives up waiting does not cancel the call."""
+        starter = self._starter
+        if starter is None:
+            return self._call
+        await asyncio.wait({starter})
+        return starter.result()
+
+    async def _again(self, failed: Any, error: grpc.RpcError) -> Any:
+        """Return another call of gRPC in place of the one that failed; raise its error when there is none."""
+        self._start_over(error)
+        call = await self._started()
+        if call is failed:
+            raise self._failed(error)
+        return call
+
+    def _failed(self, error: grpc.RpcError) -> Exception:
+        return error if self._translate is None else self._translate(error)
+
+    def cancel(self) -> bool:
+        """Cancel the call; return False if it has ended."""
+        self._restart = None
+        if self._starter is not None and not self._starter.done():
+            return self._starter.cancel()
+        return self._call is not None and bool(self._call.cancel())
+
+    def cancelled(self) -> bool:
+        """Tell whether the call was cancelled from here."""
+        if self._starter is not None and self._starter.cancelled():
+            return True
+        return self._call is not None and bool(self._call.cancelled())
+
+    def done(self) -> bool:
+        """Tell whether the call has ended."""
+        if self._starter is not None and not self._starter.done():
+            return False
+        return self._call is None or bool(self._call.done())
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds left until the deadline; None without one, or before the call has a token."""
+        left: float | None = None if self._call is None else self._call.time_remaining()
+        return left
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call `callback` with this call when it has ended."""
+        if self._starter is None and self._restart is None:
+            self._call.add_done_callback(lambda _: callback(self))
+        else:
+            task = asyncio.get_running_loop().create_task(self._ended())
+            task.add_done_callback(lambda _: callback(self))
+
+    async def _ended(self) -> None:
+        """Wait until the call has ended for good: one that may be made again is made again."""
+        with contextlib.suppress(Exception, asyncio.CancelledError):  # whoever awaits the call gets them
+            call = await self._started()
+            self._start_over(grpc.aio.AioRpcError(await call.code()))
+            await (await self._started()).code()
+
+    async def _finished(self, name: str) -> Any:
+        """Return what a coroutine method of the call says; of a call that never started, its error does."""
+        try:
+            call = await self._started()
+        except grpc.RpcError as error:
+            return getattr(error, name)()
+        return await getattr(call, name)()
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        """Return the metadata sent before the first response; waits for it."""
+        metadata: grpc.aio.Metadata = await self._finished("initial_metadata")
+        return metadata
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        """Return the metadata sent after the last response; waits until the call has ended."""
+        metadata: grpc.aio.Metadata = await self._finished("trailing_metadata")
+        return metadata
+
+    async def code(self) -> grpc.StatusCode:
+        """Return the status code; waits until the call has ended."""
+        if self.cancelled():
+            return grpc.StatusCode.CANCELLED
+        code: grpc.StatusCode = await self._finished("code")
+        return code
+
+    async def details(self) -> str:
+        """Return the sentence that came with the status; waits until the call has ended."""
+        if self.cancelled():
+            return _CANCELLED_HERE
+        return redact(await self._finished("details") or "")
+
+    async def debug_error_string(self) -> str | None:
+        """Return what gRPC says about an error; waits until the call has ended."""
+        return redact(await self._finished("debug_error_string") or "") or None
+
+    async def wait_for_connection(self) -> None:
+        """Wait until the server is reached; raises the call's error."""
+        call = await self._started()
+        try:
+            await call.wait_for_connection()
+        except grpc.RpcError as error:
+            failure = error
+        else:
+            return
+        raise self._failed(failure)
+
+
+class _UnaryResponse(_Call):
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Return the response; raise the call's error."""
+        call = self._call
+        if call is None:
+            # The task itself: cancelling the caller cancels the call, as gRPC does for a call under way.
+            call = yield from self._starter  # type: ignore[misc] # a call is there or about to be started
+        while True:
+            try:
+                return (yield from call.__await__())
+            except grpc.RpcError as error:
+                failure = error
+            try:
+                call = yield from self._again(call, failure).__await__()
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+
+
+class _StreamResponse(_Call):
+    _iterator: AsyncIterator[Any] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Iterate over the responses; raises the call's error."""
+        if self._iterator is None:
+            self._iterator = self._responses()
+        return self._iterator
+
+    async def _responses(self) -> AsyncIterator[Any]:
+        call = await self._started()
+        while True:
+            try:
+                async for response in call:
+                    self._restart = None
+                    yield response
+            except grpc.RpcError as error:
+                failure = error
+            else:
+                return
+            call = await self._again(call, failure)
+
+    async def read(self) -> Any:
+        """Return the next response, or grpc.aio.EOF after the last one; raise the call's error."""
+        call = await self._started()
+        while True:
+            try:
+                response = await call.read()
+            except grpc.RpcError as error:
+                failure = error
+            else:
+                self._restart = None
+                return response
+            call = await self._again(call, failure)
+
+
+class _StreamRequest(_Call):
+    @property
+    def _done_writing_flag(self) -> bool:
+        # Interceptors of gRPC ask the call below them.
+        return bool(getattr(self._call, "_done_writing_flag", False))
+
+    async def write(self, request: Any) -> None:
+        """Send a request; raises the call's error, or asyncio.InvalidStateError when the call has ended."""
+        call = await self._started()
+        try:
+            await call.write(request)
+        except grpc.RpcError as error:
+            failure = error
+        else:
+            return
+        raise self._failed(failure)
+
+    async def done_writing(self) -> None:
+        """Tell the server that there are no more requests."""
+        call = await self._started()
+        try:
+            await call.done_writing()
+        except grpc.RpcError as error:
+            failure = error
+        else:
+            return
+        raise self._failed(failure)
+
+
+class UnaryUnaryCall(_UnaryResponse, UnaryUnaryCallBase):
+    """A call with one request and one response."""
+
+
+class UnaryStreamCall(_StreamResponse, UnaryStreamCallBase):
+    """A call with one request and a stream of responses."""
+
+
+class StreamUnaryCall(_StreamRequest, _UnaryResponse, StreamUnaryCallBase):
+    """A call with a stream of requests and one response."""
+
+
+class StreamStreamCall(_StreamRequest, _StreamResponse, StreamStreamCallBase):
+    """A call with streams both ways."""

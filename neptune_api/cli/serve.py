@@ -1,0 +1,60 @@
+"""`neptune-api serve`: what it takes from the command line. The server itself comes with the server extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from neptune_api.cli.console import complain
+
+if TYPE_CHECKING:
+    import argparse
+
+# Top-level packages of the server extra, as they are imported.
+_EXTRA: Final = frozenset({"grpc_health", "grpc_reflection", "jwt", "numpy", "sqlalchemy"})
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "serve",
+        help="run a server over a data folder",
+        description="Run a server until Ctrl-C or SIGTERM. The first start in a folder creates a workspace, its owner "
+        "and the owner's API token; the same folder gives the same token again. Needs the server extra.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data; made when missing")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
+    parser.add_argument(
+        "--grpc-port", type=int, default=0, metavar="PORT", help="0, the default: the folder's last one, or a free one"
+    )
+    parser.add_argument(
+        "--http-port", type=int, default=0, metavar="PORT", help="as --grpc-port; reserved, nothing answers there yet"
+    )
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="JSON file that is there while calls are accepted"
+    )
+    parser.add_argument("--workspace", metavar="NAME", help="default: the folder's last one, else local")
+    parser.add_argument("--username", metavar="NAME", help="owner of the workspace; default: the last one, else owner")
+    parser.add_argument("--public-host", metavar="NAME", help="name by which clients reach --host; default: --host")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain; turns TLS on")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its private key")
+    parser.add_argument(
+        "--allow-plaintext", action="store_true", help="listen beyond this machine without TLS, on a trusted network"
+    )
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    try:
+        from neptune_api.server.cli import serve
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
+            raise
+        complain(f'The server needs the package {missing}, which is not installed: pip install "neptune-api[server]"')
+        return 2
+    return serve(arguments)

@@ -1,0 +1,233 @@
+"""The gRPC door: threads, ports, health, reflection; puts guarded RPCs on the wire."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped] # ships no types
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc  # type: ignore[import-untyped] # ships no types
+
+from neptune_api.exceptions import STATUS_DETAILS_KEY
+from neptune_api.options import server_arguments
+from neptune_api.server.errors import StatusError, unimplemented
+from neptune_api.server.handlers import behaviour_of, collect_rpcs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from neptune_api.server.handlers import Behaviour, Handler
+
+# Calls wait for the disk or for the interpreter lock, so more threads than this only add switching. Further calls queue
+# up; their messages stay in the sockets until a thread takes them.
+CALL_THREADS: Final = 24
+
+# A stream keeps a thread for as long as it lives, mostly asleep. Streams have threads of their own, so however many are
+# open, calls with one answer go on.
+MAX_STREAMS: Final = 256
+_REFUSING_THREADS: Final = 4
+
+# How long a stopping door waits for the servicers of calls it has cancelled.
+_CANCEL_SECONDS: Final = 0.2
+
+# Clients that nobody configured take 8 KiB of metadata; a percent-encoded sentence, the details in base64 and what gRPC
+# adds have to fit in.
+_MAX_SENTENCE_BYTES: Final = 2400
+_MAX_DETAILS_BYTES: Final = 3000
+
+_SENTENCE_LENGTH: Final = 1000
+_FIELD_LENGTH: Final = 200
+_MOST_VIOLATIONS: Final = 32
+
+
+class GrpcDoor:
+    """A gRPC server that is bound to its port when it is made, answers from start() to stop(), and cannot be reused.
+
+    Raises OSError or RuntimeError when the address cannot be bound.
+    """
+
+    def __init__(
+        self, address: str, *, credentials: grpc.ServerCredentials | None = None, max_streams: int = MAX_STREAMS
+    ) -> None:
+        self._calls = ThreadPoolExecutor(CALL_THREADS, "neptune-api-call")
+        self._streams = ThreadPoolExecutor(max_streams + _REFUSING_THREADS, "neptune-api-stream")
+        self._max_streams = max_streams
+        self._open_streams = threading.Semaphore(max_streams)
+        self._router = _Router()
+        self._health = health.HealthServicer()
+        self._server = grpc.server(self._calls, handlers=[self._router], options=server_arguments())
+        if credentials is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, credentials)
+
+    def start(self, handlers: Mapping[str, Handler]) -> None:
+        """Answer calls of these RPCs, of the health service and of the reflection service."""
+        for path, handler in handlers.items():
+            self._router.rpcs[path] = self._rpc(handler)
+        services = sorted({handler.method.containing_service.full_name for handler in handlers.values()})
+        self._serve_health(services)
+        self._serve_reflection(services)
+        self._server.start()
+
+    def stop(self, grace: float) -> bool:
+        """Take no more calls, cancel those that last longer than `grace` seconds; False if a servicer still works."""
+        end = time.monotonic() + grace + _CANCEL_SECONDS
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace).wait(grace + _CANCEL_SECONDS)
+        pools = (self._calls, self._streams)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        waiters = [threading.Thread(target=pool.shutdown, daemon=True) for pool in pools]
+        for waiter in waiters:
+            waiter.start()
+        for waiter in waiters:
+            waiter.join(max(0.0, end - time.monotonic()))
+        return not any(waiter.is_alive() for waiter in waiters)
+
+    def _rpc(self, handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
+        guarded = handler.guarded(handler.parse, handler.response_type.SerializeToString)
+        if handler.response_streaming:
+            behaviour = self._limited_stream(_aborting_stream(guarded))
+        elif handler.request_streaming:
+            behaviour = self._limited_call(_aborting(guarded))
+        else:
+            behaviour = _aborting(guarded)
+        return _FACTORIES[handler.request_streaming, handler.response_streaming](behaviour)
+
+    def _limited_call(self, behaviour: Behaviour) -> Behaviour:
+        def call(payload: Any, context: grpc.ServicerContext) -> Any:
+            if not self._open_streams.acquire(blocking=False):
+                _abort(context, _too_many_streams(self._max_streams))
+            try:
+                return behaviour(payload, context)
+            finally:
+                self._open_streams.release()
+
+        return self._on_stream_threads(call)
+
+    def _limited_stream(self, behaviour: Behaviour) -> Behaviour:
+        def call(payload: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            if not self._open_streams.acquire(blocking=False):
+                _abort(context, _too_many_streams(self._max_streams))
+            try:
+                yield from behaviour(payload, context)
+            finally:
+                self._open_streams.release()
+
+        return self._on_stream_threads(call)
+
+    def _on_stream_threads(self, behaviour: Behaviour) -> Behaviour:
+        # gRPC looks for a behaviour's own threads under this name; without it streams would share those of calls.
+        behaviour.experimental_thread_pool = self._streams  # type: ignore[attr-defined] # functions take attributes
+        return behaviour
+
+    def _serve_health(self, services: list[str]) -> None:
+        for name in ("", *services, health.SERVICE_NAME, reflection.SERVICE_NAME):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._router.rpcs.update(collect_rpcs(health_pb2_grpc.add_HealthServicer_to_server, self._health))
+
+    def _serve_reflection(self, services: list[str]) -> None:
+        servicer = reflection.ReflectionServicer([*services, health.SERVICE_NAME, reflection.SERVICE_NAME])
+        for path, rpc in collect_rpcs(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer).items():
+            self._router.rpcs[path] = grpc.stream_stream_rpc_method_handler(
+                self._limited_stream(behaviour_of(rpc)), rpc.request_deserializer, rpc.response_serializer
+            )
+
+
+class _Router(grpc.GenericRpcHandler):
+    def __init__(self) -> None:
+        self.rpcs: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        path = handler_call_details.method
+        return self.rpcs.get(path) or _unknown(path)
+
+
+def _unknown(path: str) -> grpc.RpcMethodHandler[Any, Any]:
+    def refuse(_payload: Any, context: grpc.ServicerContext) -> Any:
+        _abort(context, unimplemented(f"The server has no method {path}: `neptune-api describe` lists those it has."))
+
+    # Nobody knows the method's arity: a response stream that ends with a status serves all of them.
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+_FACTORIES: Final[dict[tuple[bool, bool], Callable[[Any], grpc.RpcMethodHandler[Any, Any]]]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+def _aborting(guarded: Behaviour) -> Behaviour:
+    def call(payload: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return guarded(payload, context)
+        except StatusError as error:
+            _abort(context, error)
+
+    return call
+
+
+def _aborting_stream(guarded: Behaviour) -> Behaviour:
+    def call(payload: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from guarded(payload, context)
+        except StatusError as error:
+            _abort(context, error)
+
+    return call
+
+
+class _Status(NamedTuple):
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, str | bytes], ...]
+
+
+def _abort(context: grpc.ServicerContext, error: StatusError) -> NoReturn:
+    metadata: list[tuple[str, str | bytes]] = [(STATUS_DETAILS_KEY, _details(error))]
+    if error.retry_seconds is not None:
+        metadata.append(("grpc-retry-pushback-ms", str(round(error.retry_seconds * 1000))))
+    elif error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # Clients retry this code. What is too large now is too large the next time.
+        metadata.append(("grpc-retry-pushback-ms", "-1"))
+    context.abort_with_status(_Status(error.code, _sentence(error.message), tuple(metadata)))  # type: ignore[arg-type] # grpc reads the three fields
+
+
+def _too_many_streams(limit: int) -> StatusError:
+    return StatusError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"The server has {limit} streams open, its limit: close some, or try again in a moment.",
+        reason="TOO_MANY_STREAMS",
+        retry_seconds=1.0,
+    )
+
+
+def _sentence(text: str) -> str:
+    shown = text[:_SENTENCE_LENGTH].encode(errors="replace").decode()
+    # gRPC sends every byte that is not printable ASCII as three.
+    while sum(1 if 32 <= byte < 127 else 3 for byte in shown.encode()) > _MAX_SENTENCE_BYTES:
+        shown = shown[: len(shown) * 3 // 4]
+    return shown if len(shown) == len(text) else f"{shown}..."
+
+
+def _details(error: StatusError) -> bytes:
+    """Return the encoded google.rpc.Status, with as many violations as fit into trailing metadata."""
+    fitting = StatusError(
+        error.code,
+        _sentence(error.message),
+        reason=error.reason,
+        metadata=error.metadata,
+        violations=[(field[:_FIELD_LENGTH], _sentence(text)) for field, text in error.violations[:_MOST_VIOLATIONS]],
+        retry_seconds=error.retry_seconds,
+    )
+    encoded = fitting.status().SerializeToString()
+    while len(encoded) > _MAX_DETAILS_BYTES and fitting.violations:
+        fitting.violations = fitting.violations[: len(fitting.violations) // 2]
+        encoded = fitting.status().SerializeToString()
+    return encoded

@@ -1,0 +1,250 @@
+"""The server: puts database, identity, servicers and doors together, and takes them apart again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import sqlalchemy as sa
+
+from neptune_api.server import ports
+from neptune_api.server.access import Access
+from neptune_api.server.grpc_door import GrpcDoor
+from neptune_api.server.handlers import collect_handlers
+from neptune_api.server.identity import Addresses, Identity, Secrets
+from neptune_api.server.services.auth import AuthService
+from neptune_api.server.services.config import ConfigService
+from neptune_api.server.services.ingest import IngestService
+from neptune_api.server.services.projects import ProjectsService
+from neptune_api.server.services.users import UsersService
+from neptune_api.server.store import schema
+from neptune_api.server.store.database import Database
+from neptune_api.server.store.directory import Directory, ensure_owner
+from neptune_api.server.store.store import Store
+
+if TYPE_CHECKING:
+    import socket
+    from os import PathLike
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+DEFAULT_WORKSPACE: Final = "local"
+DEFAULT_USERNAME: Final = "owner"
+
+GRACE_SECONDS: Final = 0.3
+"""How long calls under way may go on when the server stops; what else stopping takes stays below 2 s with it."""
+
+_LOGGER: Final = logging.getLogger("neptune_api.server")
+
+
+class ServerError(Exception):
+    """Report in one sentence why a server cannot start; the command line prints it and exits with 2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files by which the server proves itself."""
+
+    certificate: Path
+    """The certificate chain."""
+    key: Path
+    """The private key of the certificate."""
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return what gRPC makes of the files. Raises ServerError when one cannot be read."""
+        pair = []
+        for path in (self.key, self.certificate):
+            try:
+                pair.append(path.read_bytes())
+            except OSError as error:
+                raise ServerError(f"The file {path} cannot be read: {error.strerror}.") from error
+            if b"-----BEGIN " not in pair[-1]:
+                raise ServerError(f"The file {path} is not a PEM file: it has no line that starts with -----BEGIN.")
+        return grpc.ssl_server_credentials([(pair[0], pair[1])])
+
+
+class Server:
+    """A server over one data folder; made once, started once, stopped once.
+
+    Ports, workspace and owner that are not given are those the data folder was served with before, so that its API
+    token stays the same text; in a new folder they are any free ports, `local` and `owner`. `host` must be of this
+    machine's loopback unless there are `tls` files or `allow_plaintext` is set, because tokens travel with every call.
+    `public_host` is the name by which clients reach `host`, when that is another one.
+
+    Raises StoreError and ServerError when the folder, the ports or the files cannot be used.
+    """
+
+    def __init__(
+        self,
+        data: str | PathLike[str],
+        *,
+        host: str = ports.LOOPBACK,
+        grpc_port: int = 0,
+        http_port: int = 0,
+        workspace: str | None = None,
+        username: str | None = None,
+        public_host: str | None = None,
+        tls: TlsFiles | None = None,
+        allow_plaintext: bool = False,
+    ) -> None:
+        if tls is None and not allow_plaintext and not ports.is_loopback(host):
+            raise ServerError(
+                f"Refusing to listen on {host} without TLS, because tokens would travel unencrypted: give a "
+                "certificate and its key, or allow plaintext if the network around is trusted."
+            )
+        if grpc_port and grpc_port == http_port:
+            raise ServerError(f"gRPC and HTTP cannot share port {grpc_port}: choose two, or 0 for any free one.")
+        self.notes: Final[list[str]] = []
+        """Sentences for the user about what is not as it was the last time."""
+        self._stop_lock = threading.Lock()
+        self._stopped = False
+        self._credentials = None if tls is None else tls.credentials()
+        self._host = host
+        self._door: GrpcDoor | None = None
+        self._stop_lock = threading.Lock()
+        self._stopped = False
+        with ExitStack() as undo:
+            self._database = Database(Path(data))
+            undo.callback(self._database.close)
+            settings = _Settings(self._database)
+            self._grpc_socket = undo.enter_context(self._reserve("grpc_port", grpc_port, settings))
+            self._http_socket = undo.enter_context(self._reserve("http_port", http_port, settings))
+            self._grpc_port = ports.port_of(self._grpc_socket)
+            http_port = ports.port_of(self._http_socket)
+            directory = Directory(self._database)
+            self.workspace: Final = settings.choose("workspace", workspace, DEFAULT_WORKSPACE)
+            self.username: Final = settings.choose("username", username, DEFAULT_USERNAME)
+            self._owner_id = ensure_owner(directory, self.workspace, self.username).id
+            settings.remember(
+                workspace=self.workspace,
+                username=self.username,
+                grpc_port=str(self._grpc_port),
+                http_port=str(http_port),
+            )
+            name = public_host or (ports.machine_name() if ports.is_wildcard(host) else host)
+            self._identity = Identity(
+                directory,
+                Secrets.load(Path(data)),
+                Addresses(
+                    http_url=f"{'http' if tls is None else 'https'}://{ports.join(name, http_port)}",
+                    grpc_target=f"{'' if tls is None else 'grpcs://'}{ports.join(name, self._grpc_port)}",
+                ),
+            )
+            self._store = Store(self._database)
+            services: list[str] = []
+            servicers = _servicers(directory, self._identity, Access(directory), self._store, services)
+            self._handlers = collect_handlers(servicers, self._identity.authenticate)
+            services += sorted({handler.method.containing_service.full_name for handler in self._handlers.values()})
+            undo.pop_all()
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where clients reach the server. Nothing listens at `http_url` yet: the port is only kept free for it."""
+        return self._identity.addresses
+
+    @property
+    def api_token(self) -> str:
+        """The owner's API token that is valid now. A secret."""
+        return self._identity.api_token_of(self._owner_id)
+
+    def start(self) -> None:
+        """Accept calls; operations that an earlier server has accepted but not applied are applied.
+
+        Raises ServerError when the port was taken since the server was made.
+        """
+        self._store.start()
+        # The reservation makes way for gRPC. Had gRPC found the port taken itself, it would have written about it to
+        # stderr as well.
+        self._grpc_socket.close()
+        address = ports.join(self._host, self._grpc_port)
+        try:
+            self._door = GrpcDoor(address, credentials=self._credentials)
+        except RuntimeError as error:
+            raise ServerError(f"Cannot listen on {address}: another program took it just now.") from error
+        self._door.start(self._handlers)
+        _LOGGER.info("answering gRPC calls at %s", self.addresses.grpc_url)
+
+    def stop(self, grace: float = GRACE_SECONDS) -> bool:
+        """Stop within about two seconds and lose nothing that was acknowledged; False if a servicer still works.
+
+        Calls under way may go on for `grace` seconds. A second stop does nothing.
+        """
+        with self._stop_lock:
+            if self._stopped:
+                return True
+            self._stopped = True
+            finished = self._door is None or self._door.stop(grace)
+            self._store.close()
+            self._grpc_socket.close()
+            self._http_socket.close()
+            self._database.close()
+            _LOGGER.info("stopped")
+            return finished
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _reserve(self, setting: str, port: int, settings: _Settings) -> socket.socket:
+        host = self._host
+        remembered = settings.get(setting)
+        try:
+            if port or remembered is None:
+                return ports.reserve(host, port)
+            try:
+                return ports.reserve(host, int(remembered))
+            except ports.PortError:
+                reserved = ports.reserve(host, 0)
+                self.notes.append(
+                    f"Port {remembered}, which this data folder had before, is taken: the server uses "
+                    f"{ports.port_of(reserved)} now, and the API token, which carries it, has changed."
+                )
+                return reserved
+        except ports.PortError as error:
+            raise ServerError(str(error)) from error
+
+
+class _Settings:
+    """What a data folder remembers of how it was served."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        with database.read() as connection:
+            self._values = {row.key: row.value for row in connection.execute(sa.select(schema.meta))}
+
+    def get(self, key: str) -> str | None:
+        return self._values.get(f"server.{key}")
+
+    def choose(self, key: str, given: str | None, default: str) -> str:
+        return given if given is not None else self.get(key) or default
+
+    def remember(self, **values: str) -> None:
+        changed = {f"server.{key}": value for key, value in values.items() if self.get(key) != value}
+        if not changed:
+            return
+        with self._database.write() as connection:
+            connection.execute(schema.meta.delete().where(schema.meta.c.key.in_(changed)))
+            connection.execute(schema.meta.insert(), [{"key": key, "value": value} for key, value in changed.items()])
+
+
+def _servicers(
+    directory: Directory, identity: Identity, access: Access, store: Store, services: list[str]
+) -> list[object]:
+    return [
+        AuthService(identity=identity),
+        ConfigService(identity=identity, services=services),
+        IngestService(store=store, access=access),
+        ProjectsService(directory=directory, access=access, exclusive=store.exclusive),
+        UsersService(directory=directory, identity=identity, access=access),
+    ]

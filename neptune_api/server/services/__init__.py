@@ -1,0 +1,1 @@
+"""Servicers, one file per service: behaviour, written once for every wire."""

@@ -1,0 +1,324 @@
+"""Attributes of runs as readers see them, inherited series included: pages of values, and definitions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import sqlalchemy as sa
+
+from neptune_api.server.store import steps
+from neptune_api.server.store.lineage import batches, lineages
+from neptune_api.server.store.run_state import SERIES_TYPES
+from neptune_api.server.store.schema import attributes, runs, series
+from neptune_api.server.store.series import Segment, attribute_rows, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+# Batches of runs grow from the first size to the last: a page may be one run's attributes or one attribute of each.
+_FIRST_BATCH: Final = 16
+_LAST_BATCH: Final = 8_192
+_GROWTH: Final = 8
+# Texts and payloads of a page, after which it ends.
+_PAGE_BYTES: Final = 16 * 1024 * 1024
+_ANCESTORS_PER_CONDITION: Final = 200
+_CONDITIONS_PER_QUERY: Final = 100
+# More names than this are compared here instead of by the database.
+_MAX_NAMES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeFilter:
+    """Which attributes: by exact names, by types and by a function of the name; None lets all pass."""
+
+    names: frozenset[str] | None = None
+    types: frozenset[int] | None = None
+    matches: Callable[[str], bool] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing can pass."""
+        return self.names == frozenset() or self.types == frozenset()
+
+    def passes(self, name: str) -> bool:
+        """Tell whether the name passes."""
+        return (self.names is None or name in self.names) and (self.matches is None or self.matches(name))
+
+    @property
+    def is_exact(self) -> bool:
+        """True when the database alone can tell what passes."""
+        return self.matches is None and (self.names is None or len(self.names) <= _MAX_NAMES)
+
+    def narrow(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Return a query for as little as the database can tell apart."""
+        if self.names is not None and len(self.names) <= _MAX_NAMES:
+            query = query.where(attributes.c.name.in_(sorted(self.names)))
+        if self.types is not None:
+            query = query.where(attributes.c.type.in_(sorted(self.types)))
+        return query
+
+
+class RunRow(NamedTuple):
+    """A run of a listing."""
+
+    key: int
+    uuid: str
+    number: int
+    is_fork: bool
+
+
+class Cell(NamedTuple):
+    """One attribute of one run; the first segment is the run's own, or the nearest ancestor's that has the series."""
+
+    run: RunRow
+    name: str
+    segments: list[Segment]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the value has."""
+        return _size(self.segments[0].row)
+
+
+class Place(NamedTuple):
+    """Where a page of cells ends: at an attribute of the run with this number."""
+
+    number: int
+    name: str
+
+
+def page_of_values(
+    connection: sa.Connection,
+    project_id: int,
+    numbers: Collection[int] | None,
+    which: AttributeFilter,
+    *,
+    after: Place | None = None,
+    limit: int,
+) -> tuple[list[Cell], Place | None]:
+    """Return attributes of a project's runs, by run and name, and where the page ends; None for the last page.
+
+    `numbers` are those of the runs, None is all. A page has at most `limit` attributes, fewer when they are large.
+    """
+    cells: list[Cell] = []
+    if which.is_empty:
+        return cells, None
+    size = 0
+    for batch in _batches_of_runs(connection, project_id, numbers, 0 if after is None else after.number):
+        for cell in _cells(connection, batch, which, after, limit + 1 - len(cells)):
+            if len(cells) == limit or (cells and size + cell.size > _PAGE_BYTES):
+                return cells, Place(cells[-1].run.number, cells[-1].name)
+            cells.append(cell)
+            size += cell.size
+    return cells, None
+
+
+def values_of_run(connection: sa.Connection, run_key: int, which: AttributeFilter) -> list[Cell]:
+    """Return the attributes of one run by name."""
+    if which.is_empty:
+        return []
+    query = sa.select(runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id).where(runs.c.id == run_key)
+    return list(_cells(connection, [_run_row(row) for row in connection.execute(query)], which, None, None))
+
+
+def definitions_of_run(connection: sa.Connection, run_key: int, which: AttributeFilter) -> list[tuple[str, int]]:
+    """Return the names and types of the attributes of one run, ascending."""
+    return _definitions_of_runs(connection, [run_key], which) if not which.is_empty else []
+
+
+def page_of_definitions(
+    connection: sa.Connection,
+    project_ids: Collection[int],
+    run_keys: Collection[int] | None,
+    which: AttributeFilter,
+    *,
+    after: tuple[str, int] | None = None,
+    limit: int,
+) -> tuple[list[tuple[str, int]], bool]:
+    """Return distinct names and types of attributes of projects (or of some of their runs), and whether more follow.
+
+    They ascend by name and type; a page is full unless it is the last one.
+    """
+    if which.is_empty:
+        return [], False
+    found: Iterator[tuple[str, int]]
+    if run_keys is None:
+        # What a run inherits its ancestors have, and they are in the same project.
+        query = which.narrow(sa.select(attributes.c.name, attributes.c.type).distinct())
+        query = query.join_from(attributes, runs, runs.c.id == attributes.c.run_id)
+        query = query.where(runs.c.project_id.in_(list(project_ids)))
+        if after is not None:
+            query = query.where(sa.tuple_(attributes.c.name, attributes.c.type) > after)
+        if which.is_exact:
+            query = query.limit(limit + 1)
+        rows = connection.execute(query.order_by(attributes.c.name, attributes.c.type))
+        found = ((row.name, row.type) for row in rows if which.passes(row.name))
+    else:
+        known = _definitions_of_runs(connection, list(run_keys), which)
+        found = (item for item in known if after is None or item > after)
+    page = list(islice(found, limit + 1))
+    return page[:limit], len(page) > limit
+
+
+def _batches_of_runs(
+    connection: sa.Connection, project_id: int, numbers: Collection[int] | None, first: int
+) -> Iterator[list[RunRow]]:
+    columns = (runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id)
+    query = sa.select(*columns).where(runs.c.project_id == project_id).order_by(runs.c.number)
+    size = _FIRST_BATCH
+    if numbers is None:
+        while batch := connection.execute(query.where(runs.c.number >= first).limit(size)).all():
+            yield [_run_row(row) for row in batch]
+            first = batch[-1].number + 1
+            size = min(size * _GROWTH, _LAST_BATCH)
+        return
+    left = sorted(number for number in set(numbers) if number >= first)
+    while left:
+        rows = connection.execute(query.where(runs.c.number.in_(left[:size]))).all()
+        yield [_run_row(row) for row in rows]
+        left = left[size:]
+        size = min(size * _GROWTH, _LAST_BATCH)
+
+
+def _run_row(row: Any) -> RunRow:
+    return RunRow(row.id, row.uuid, row.number, row.parent_id is not None)
+
+
+def _cells(
+    connection: sa.Connection,
+    batch: Sequence[RunRow],
+    which: AttributeFilter,
+    after: Place | None,
+    limit: int | None,
+) -> Iterator[Cell]:
+    """Yield the first `limit` cells behind a place of some runs, by run and name; perhaps more than that."""
+    own, is_cut = _own_rows(connection, batch, which, after, limit)
+    last = None
+    if is_cut:
+        # Whatever comes behind the last one of enough own attributes is for another page.
+        key = next(reversed(own))
+        last = next(Place(run.number, next(reversed(own[key]))) for run in batch if run.key == key)
+    inherited = _Inheritance(connection, which)
+    forks = [run for run in batch if run.is_fork and (last is None or run.number <= last.number)]
+    for run in batch:
+        if last is not None and run.number > last.number:
+            return
+        mine = own.get(run.key, {})
+        if not run.is_fork:
+            for name, row in mine.items():
+                yield Cell(run, name, [Segment(row, steps.END)])
+            continue
+        for name, segments in inherited.cells(run, mine, forks):
+            place = Place(run.number, name)
+            if (after is None or place > after) and (last is None or place <= last):
+                yield Cell(run, name, segments)
+
+
+def _own_rows(
+    connection: sa.Connection,
+    batch: Sequence[RunRow],
+    which: AttributeFilter,
+    after: Place | None,
+    limit: int | None,
+) -> tuple[dict[int, dict[str, Any]], bool]:
+    """Return rows of `attribute_rows` behind a place, by run and name in order; and whether they fill a page."""
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    if not batch:
+        return found, False
+    query = which.narrow(attribute_rows().where(attributes.c.run_id.in_([run.key for run in batch])))
+    if after is not None and batch[0].number == after.number:
+        query = query.where(sa.or_(attributes.c.run_id != batch[0].key, attributes.c.name > after.name))
+    # Keys and numbers of runs are given out together, so either gives the same order.
+    query = query.order_by(attributes.c.run_id, attributes.c.name)
+    if limit is not None and which.is_exact:
+        query = query.limit(limit)
+    count = size = 0
+    rows = connection.execute(query)
+    for row in rows:
+        if not which.is_exact and not which.passes(row.name):
+            continue
+        found[row.run_id][row.name] = row
+        count += 1
+        size += _size(row)
+        if limit is not None and (count == limit or (size > _PAGE_BYTES and count > 1)):
+            rows.close()
+            return found, True
+    return found, False
+
+
+def _size(row: Any) -> int:
+    """Return about how many bytes an attribute has."""
+    return 64 + len(row.name) + len(row.text_value or "") + len(row.last_payload or b"")
+
+
+class _Inheritance:
+    """Series that forks inherit; what the ancestors of some forks have is read at once."""
+
+    _FORKS_PER_READ: Final = 256
+
+    def __init__(self, connection: sa.Connection, which: AttributeFilter) -> None:
+        types = SERIES_TYPES if which.types is None else SERIES_TYPES & which.types
+        self._which = AttributeFilter(which.names, frozenset(types), which.matches)
+        self._connection = connection
+        self._lineages: dict[int, Any] = {}
+        self._rows: dict[int, dict[str, Any]] = {}
+
+    def cells(self, run: RunRow, own: dict[str, Any], forks: Sequence[RunRow]) -> Iterator[tuple[str, list[Segment]]]:
+        """Yield the attributes of a fork by name, with what it inherits; `forks` are those asked about after it too."""
+        if run.key not in self._lineages:
+            self._read(forks[forks.index(run) :][: self._FORKS_PER_READ])
+        lineage = self._lineages[run.key]
+        rows = {run.key: own} | {key: self._rows[key] for key, _ in lineage[1:]}
+        names = set(own)
+        for key, upper in lineage[1:]:
+            names.update(
+                name for name, row in rows[key].items() if row.first_step is not None and row.first_step <= upper
+            )
+        for name in sorted(names):
+            yield name, fold(lineage, lambda key, name=name: rows[key].get(name))  # type: ignore[misc]  # bound now
+
+    def _read(self, forks: Sequence[RunRow]) -> None:
+        self._lineages |= lineages(self._connection, [run.key for run in forks])
+        ancestors = {key for run in forks for key, _ in self._lineages[run.key][1:]}
+        missing = sorted(ancestors - self._rows.keys())
+        self._rows |= {key: {} for key in missing}
+        if self._which.is_empty:
+            return
+        for batch in batches(missing):
+            query = self._which.narrow(attribute_rows().where(attributes.c.run_id.in_(batch)))
+            for row in self._connection.execute(query.where(series.c.first_step.is_not(None))):
+                if self._which.passes(row.name):
+                    self._rows[row.run_id][row.name] = row
+
+
+def _definitions_of_runs(
+    connection: sa.Connection, run_keys: Sequence[int], which: AttributeFilter
+) -> list[tuple[str, int]]:
+    found: set[tuple[str, int]] = set()
+    forks: list[int] = []
+    select: sa.Select[Any] = sa.select(attributes.c.name, attributes.c.type).distinct()
+    for batch in batches(run_keys):
+        rows = connection.execute(which.narrow(select.where(attributes.c.run_id.in_(batch))))
+        found.update((row.name, row.type) for row in rows)
+        forks += connection.scalars(sa.select(runs.c.id).where(runs.c.id.in_(batch), runs.c.parent_id.is_not(None)))
+    uppers: dict[int, int] = {}
+    for lineage in lineages(connection, forks).values():
+        for key, upper in lineage[1:]:
+            uppers[key] = max(upper or 0, uppers.get(key, 0))
+    # Forks often share their fork points, so their ancestors can be asked about together.
+    alike: dict[int, list[int]] = defaultdict(list)
+    for key, upper in uppers.items():
+        alike[upper].append(key)
+    select = select.join_from(attributes, series, series.c.attribute_id == attributes.c.id)
+    conditions = [
+        sa.and_(attributes.c.run_id.in_(batch), series.c.first_step <= upper)
+        for upper, keys in alike.items()
+        for batch in batches(keys, _ANCESTORS_PER_CONDITION)
+    ]
+    for some in batches(conditions, _CONDITIONS_PER_QUERY):
+        rows = connection.execute(which.narrow(select.where(sa.or_(*some))))
+        found.update((row.name, row.type) for row in rows)
+    return sorted(item for item in found if which.passes(item[0]))

@@ -1,0 +1,295 @@
+"""Series as readers see them: the points of a run and those its ancestors pass on, found and summed up."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict, defaultdict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from neptune_api.server.store import columns as columns_
+from neptune_api.server.store import steps
+from neptune_api.server.store.lineage import batches, lineages
+from neptune_api.server.store.run_state import SERIES_TYPES
+from neptune_api.server.store.schema import attributes, chunks, previews, series
+from neptune_api.server.store.summaries import FloatSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from neptune_api.server.store.lineage import Lineage, Scope
+
+_CACHED_SUMMARIES: Final = 100_000
+_CHUNKS_PER_QUERY: Final = 64
+
+# An attribute, with its series if it is one; `points` is the number of committed points.
+ATTRIBUTE_COLUMNS: Final = (
+    attributes.c.id,
+    attributes.c.run_id,
+    attributes.c.name,
+    attributes.c.type,
+    attributes.c.int_value,
+    attributes.c.float_value,
+    attributes.c.text_value,
+    attributes.c.mime_type,
+    series.c.count.label("points"),
+    series.c.first_step,
+    series.c.last_step,
+    series.c.last_value,
+    series.c.last_payload,
+    series.c.finite_count,
+    series.c.minimum,
+    series.c.maximum,
+    series.c.total,
+    series.c.deviations,
+    series.c.has_preview,
+)
+_POSITION_COLUMNS: Final = tuple(
+    column
+    for column in ATTRIBUTE_COLUMNS
+    if column.name in {"id", "run_id", "name", "type", "points", "first_step", "last_step", "has_preview"}
+)
+
+
+class Segment(NamedTuple):
+    """What one run of a lineage contributes to an attribute: a row of `attribute_rows` and its points until `upper`."""
+
+    row: Any
+    upper: int
+
+    @property
+    def is_cut(self) -> bool:
+        """True when the run has points behind `upper`, which do not belong to the series."""
+        return self.row.last_step is not None and bool(self.row.last_step > self.upper)
+
+
+class ChunkSpan(NamedTuple):
+    """A chunk without its points."""
+
+    key: int
+    attribute_id: int
+    first_step: int
+    last_step: int
+    points: int
+    size: int
+    """Bytes."""
+
+
+class PreviewPoint(NamedTuple):
+    """A preview; `ratio` is its completion ratio."""
+
+    step: int
+    timestamp: int
+    value: float
+    ratio: float
+
+
+def attribute_rows(*, with_values: bool = True) -> sa.Select[Any]:
+    """Return the query for ATTRIBUTE_COLUMNS, or those of them that tell where points are, to be narrowed down."""
+    columns = ATTRIBUTE_COLUMNS if with_values else _POSITION_COLUMNS
+    return sa.select(*columns).join_from(attributes, series, series.c.attribute_id == attributes.c.id, isouter=True)
+
+
+def fold(lineage: Lineage, row_of: Callable[[int], Any]) -> list[Segment]:
+    """Return what the runs of a lineage contribute to one attribute, the addressed run first; empty when nothing.
+
+    `row_of` gives the attribute's row of a run, or None. Ancestors pass on series that have points up to the fork
+    point; the nearest run that has the attribute decides its type.
+    """
+    segments: list[Segment] = []
+    for run_key, upper in lineage:
+        row = row_of(run_key)
+        if row is None:
+            continue
+        if upper is not None and (row.first_step is None or row.first_step > upper):
+            continue
+        if not segments or segments[0].row.type == row.type:
+            segments.append(Segment(row, steps.END if upper is None else upper))
+        if row.type not in SERIES_TYPES:
+            break
+    return segments
+
+
+def find_series(
+    connection: sa.Connection, wanted: Collection[tuple[int, str]], types: Collection[int], scope: Scope
+) -> dict[tuple[int, str], list[Segment]]:
+    """Return the series of these types that exist, by run key and path; see `fold`."""
+    lines = lineages(connection, {run_key for run_key, _ in wanted}, scope)
+    paths: dict[int, set[str]] = defaultdict(set)
+    for run_key, path in wanted:
+        for ancestor in lines[run_key]:
+            paths[ancestor.run_key].add(path)
+    # Requests ask for the same paths of many runs, or for many paths of a few: either is a single query.
+    alike: dict[frozenset[str], list[int]] = defaultdict(list)
+    for run_key, names in paths.items():
+        alike[frozenset(names)].append(run_key)
+    rows: dict[tuple[int, str], Any] = {}
+    for group, run_keys in alike.items():
+        for some_names in batches(sorted(group)):
+            for some_runs in batches(run_keys):
+                query = attribute_rows(with_values=False).where(
+                    attributes.c.run_id.in_(some_runs), attributes.c.name.in_(some_names)
+                )
+                for row in connection.execute(query):
+                    rows[row.run_id, row.name] = row
+    found: dict[tuple[int, str], list[Segment]] = {}
+    for run_key, path in wanted:
+        segments = fold(lines[run_key], lambda key, path=path: rows.get((key, path)))  # type: ignore[misc]  # bound now
+        if segments and segments[0].row.type in types:
+            found[run_key, path] = segments
+    return found
+
+
+def chunk_spans(connection: sa.Connection, attribute_ids: Collection[int]) -> dict[int, list[ChunkSpan]]:
+    """Return the chunks of series by attribute, ascending by their first steps."""
+    found: dict[int, list[ChunkSpan]] = {key: [] for key in attribute_ids}
+    columns = (
+        chunks.c.id,
+        chunks.c.attribute_id,
+        chunks.c.first_step,
+        chunks.c.last_step,
+        chunks.c.count,
+        sa.func.length(chunks.c.payload),
+    )
+    for batch in batches(list(found)):
+        query = sa.select(*columns).where(chunks.c.attribute_id.in_(batch))
+        for row in connection.execute(query.order_by(chunks.c.attribute_id, chunks.c.first_step, chunks.c.id)):
+            found[row[1]].append(ChunkSpan(*row))
+    return found
+
+
+def load_chunks(connection: sa.Connection, keys: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield the bytes of chunks by their keys, in any order.
+
+    Raises CorruptChunkError when a chunk's checksum does not fit.
+    """
+    for batch in batches(keys, _CHUNKS_PER_QUERY):
+        query = sa.select(chunks.c.id, chunks.c.payload, chunks.c.checksum).where(chunks.c.id.in_(batch))
+        for key, payload, checksum in connection.execute(query):
+            if columns_.checksum(payload) != checksum:
+                raise columns_.CorruptChunkError(f"Chunk {key} does not have its checksum: the data folder is damaged.")
+            yield key, payload
+
+
+def previews_after(connection: sa.Connection, found: Sequence[Sequence[Segment]]) -> list[list[PreviewPoint]]:
+    """Return the previews of each float series behind its last committed point, ascending by step."""
+    readers: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for position, segments in enumerate(found):
+        committed = max((min(row.last_step, upper) for row, upper in segments if row.last_step is not None), default=-1)
+        for row, upper in segments:
+            if row.has_preview:
+                readers[row.id].append((position, committed, upper))
+    result: list[list[PreviewPoint]] = [[] for _ in found]
+    for batch in batches(list(readers)):
+        for row in connection.execute(sa.select(previews).where(previews.c.attribute_id.in_(batch))):
+            for position, committed, upper in readers[row.attribute_id]:
+                if committed < row.step <= upper:
+                    value = math.nan if row.value is None else row.value
+                    result[position].append(PreviewPoint(row.step, row.timestamp, value, row.completion_ratio))
+    return [sorted(points) for points in result]
+
+
+class FloatSummaries:
+    """Sum up float series over their lineages.
+
+    What an ancestor contributes up to a fork point that it has passed never changes, because steps of float series
+    increase: such summaries are kept.
+    """
+
+    def __init__(self) -> None:
+        self._cache: OrderedDict[tuple[int, int], FloatSummary] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, connection: sa.Connection, found: Sequence[Sequence[Segment]]) -> list[FloatSummary]:
+        """Return the summary of each series."""
+        cuts = {(segment.row.id, segment.upper) for segments in found for segment in segments if segment.is_cut}
+        known = self._cut_summaries(connection, cuts) if cuts else {}
+        summaries: list[FloatSummary] = []
+        for segments in found:
+            summary = FloatSummary()
+            for segment in reversed(segments):
+                part = known[segment.row.id, segment.upper] if segment.is_cut else _summary(segment.row)
+                summary = summary.merge(part)
+            summaries.append(summary)
+        return summaries
+
+    def _cut_summaries(
+        self, connection: sa.Connection, cuts: set[tuple[int, int]]
+    ) -> dict[tuple[int, int], FloatSummary]:
+        with self._lock:
+            known = {cut: self._cache[cut] for cut in cuts if cut in self._cache}
+            for cut in known:
+                self._cache.move_to_end(cut)
+        missing = sorted(cuts - known.keys())
+        spans = chunk_spans(connection, {attribute_id for attribute_id, _ in missing})
+        readers: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for attribute_id, upper in missing:
+            known[attribute_id, upper] = FloatSummary()
+            for span in spans[attribute_id]:
+                if span.first_step <= upper:
+                    readers[span.key].append((attribute_id, upper))
+        for key, chunk in load_chunks(connection, list(readers)):
+            points = columns_.decode_floats(chunk)
+            whole: FloatSummary | None = None
+            for cut in readers[key]:
+                if points.steps[-1] <= cut[1]:
+                    whole = whole or FloatSummary.of(points)
+                    part = whole
+                else:
+                    part = FloatSummary.of(points[: int(np.searchsorted(points.steps, cut[1], "right"))])
+                known[cut] = known[cut].merge(part)
+        with self._lock:
+            self._cache.update((cut, known[cut]) for cut in missing)
+            while len(self._cache) > _CACHED_SUMMARIES:
+                self._cache.popitem(last=False)
+        return known
+
+
+def last_payloads(connection: sa.Connection, found: Sequence[Sequence[Segment]]) -> list[tuple[int, bytes] | None]:
+    """Return the greatest step of each series that is not of floats, and its serialized Value; None without points."""
+    result: list[tuple[int, bytes] | None] = [None] * len(found)
+    cut: dict[int, Segment] = {}
+    for position, segments in enumerate(found):
+        segment = next((item for item in segments if item.row.points), None)
+        if segment is not None and segment.is_cut:
+            cut[position] = segment
+        elif segment is not None:
+            result[position] = (segment.row.last_step, segment.row.last_payload)
+    spans = chunk_spans(connection, {segment.row.id for segment in cut.values()}) if cut else {}
+    readers: dict[int, list[int]] = defaultdict(list)
+    for position, (row, upper) in cut.items():
+        before = [span for span in spans[row.id] if span.first_step <= upper]
+        # There is a point at the first step of a chunk, so a chunk that ends before that cannot hold the last one.
+        latest = before[-1].first_step
+        for span in before:
+            if span.last_step >= latest:
+                readers[span.key].append(position)
+    best: dict[int, tuple[int, int, bytes]] = {}
+    for key, chunk in load_chunks(connection, list(readers)):
+        points = columns_.decode_payloads(chunk)
+        for position in readers[key]:
+            inside = np.flatnonzero(points.steps <= cut[position].upper)
+            # Of points at the same step the one logged last counts: it has the greater place, or the greater key.
+            index = int(inside[points.steps[inside] == points.steps[inside].max()][-1])
+            candidate = (int(points.steps[index]), key, points.payloads[index])
+            if position not in best or candidate[:2] > best[position][:2]:
+                best[position] = candidate
+    for position, (step, _, payload) in best.items():
+        result[position] = (step, payload)
+    return result
+
+
+def _summary(row: Any) -> FloatSummary:
+    return FloatSummary(
+        row.points,
+        row.last_step,
+        math.nan if row.last_value is None else row.last_value,
+        row.finite_count,
+        math.nan if row.minimum is None else row.minimum,
+        math.nan if row.maximum is None else row.maximum,
+        row.total,
+        row.deviations,
+    )

@@ -1,0 +1,105 @@
+"""What was written at a step: the applier asks it about every point that is not after the last one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from neptune_api.server.store import columns as columns_
+from neptune_api.server.store.columns import CorruptChunkError, FloatColumns
+from neptune_api.server.store.schema import chunks
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from neptune_api.server.store.columns import Int64Array, PayloadColumns
+    from neptune_api.server.store.run_state import PointValue
+
+# A client that starts again sends everything again, in the order of before: chunks are asked about point after point.
+_KEPT_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranges:
+    """The chunks of a series: least and greatest step and id of each, the youngest last."""
+
+    first: Int64Array
+    last: Int64Array
+    ids: Int64Array
+
+    def covering(self, step: int) -> list[int]:
+        found = self.ids[(self.first <= step) & (step <= self.last)]
+        ids: list[int] = found[::-1].tolist()
+        return ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    columns: FloatColumns | PayloadColumns
+    steps: Int64Array
+    order: npt.NDArray[np.intp]
+    size: int
+
+    def value(self, step: int) -> PointValue | None:
+        place = int(np.searchsorted(self.steps, step, "right")) - 1
+        if place < 0 or self.steps[place] != step:
+            return None
+        index = int(self.order[place])
+        if isinstance(self.columns, FloatColumns):
+            return float(self.columns.values[index])
+        return self.columns.payloads[index]
+
+
+class WrittenPoints:
+    """Look points up in one snapshot of the database; keeps the chunks that it has read last."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._ranges: dict[int, _Ranges] = {}
+        self._chunks: OrderedDict[int, _Chunk] = OrderedDict()
+        self._size = 0
+
+    def value(self, attribute_id: int, step: int, *, is_float: bool) -> PointValue | None:
+        """Return what was logged last at a step (micro-steps) of a series; None when nothing was.
+
+        Raises CorruptChunkError when a chunk's checksum does not fit.
+        """
+        ranges = self._ranges.get(attribute_id)
+        if ranges is None:
+            ranges = self._ranges[attribute_id] = self._read_ranges(attribute_id)
+        for chunk_id in ranges.covering(step):
+            found = self._chunk(chunk_id, is_float=is_float).value(step)
+            if found is not None:
+                return found
+        return None
+
+    def _read_ranges(self, attribute_id: int) -> _Ranges:
+        query = sa.select(chunks.c.first_step, chunks.c.last_step, chunks.c.id)
+        rows = self._connection.execute(query.where(chunks.c.attribute_id == attribute_id).order_by(chunks.c.id))
+        table = np.array([tuple(row) for row in rows], np.int64).reshape(-1, 3)
+        return _Ranges(table[:, 0], table[:, 1], table[:, 2])
+
+    def _chunk(self, chunk_id: int, *, is_float: bool) -> _Chunk:
+        kept = self._chunks.get(chunk_id)
+        if kept is not None:
+            self._chunks.move_to_end(chunk_id)
+            return kept
+        row = self._connection.execute(
+            sa.select(chunks.c.payload, chunks.c.checksum).where(chunks.c.id == chunk_id)
+        ).one()
+        if columns_.checksum(row.payload) != row.checksum:
+            raise CorruptChunkError(f"Chunk {chunk_id} does not have its checksum: the data folder is damaged.")
+        columns = (columns_.decode_floats if is_float else columns_.decode_payloads)(row.payload)
+        # Stable: of points at the same step the one logged later comes later.
+        order = np.argsort(columns.steps, kind="stable")
+        chunk = _Chunk(columns, columns.steps[order], order, len(row.payload) + 32 * len(columns))
+        self._chunks[chunk_id] = chunk
+        self._size += chunk.size
+        while self._size > _KEPT_BYTES and len(self._chunks) > 1:
+            _, dropped = self._chunks.popitem(last=False)
+            self._size -= dropped.size
+        return chunk

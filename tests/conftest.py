@@ -1,0 +1,26 @@
+"""What every test shares: a session leaves no threads behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_threads_left() -> Iterator[None]:
+    """Fail the session when threads that began in it outlive it."""
+    before = set(threading.enumerate())
+    yield
+    gc.collect()  # gRPC ends its helper threads when the last channel is gone
+    end = time.monotonic() + 5
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in left:
+        thread.join(max(0.0, end - time.monotonic()))
+    assert not [thread.name for thread in left if thread.is_alive()]

@@ -1,0 +1,55 @@
+"""Fixtures of the tests of the client side: a scripted server, and channels to it of both kinds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from tests.unit.wire import FakeServer, open_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.unit.wire import AioWire, SyncWire
+
+    class OpenWire(Protocol):
+        """Opens a channel that the fixture closes."""
+
+        def __call__(self, target: str | None = None, **arguments: Any) -> SyncWire | AioWire:
+            """Open it, with the arguments of neptune_api.channel()."""
+
+
+@pytest.fixture
+def fake_server() -> Iterator[FakeServer]:
+    """A scripted server."""
+    server = FakeServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sync", "aio"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which kind of channel."""
+    return str(request.param)
+
+
+@pytest.fixture
+def open_channel(kind: str) -> Iterator[OpenWire]:
+    """Opens channels of both kinds and closes them at the end."""
+    wires = []
+
+    def opened(target: str | None = None, **arguments: Any) -> SyncWire | AioWire:
+        wire = open_wire(kind, target, **arguments)
+        wires.append(wire)
+        return wire
+
+    yield opened
+    for wire in wires:
+        wire.close()
+
+
+@pytest.fixture
+def wire(fake_server: FakeServer, open_channel: OpenWire) -> SyncWire | AioWire:
+    """A channel to the scripted server, with its API token."""
+    return open_channel(api_token=fake_server.api_token)
