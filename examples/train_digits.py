@@ -492,7 +492,8 @@ def train_and_log(writer: RunWriter, epochs: int, confusion: Path) -> None:
     model = MLPClassifier((HIDDEN_UNITS,), solver="sgd", learning_rate_init=LEARNING_RATE, random_state=0)
     writer.submit(describe(epochs))
     best = 0.0
-    with tqdm(train(model, digits, epochs), "training", epochs, unit=" epochs", disable=None) as progress:
+    bar = "training   {n}/{total} epochs  {bar}  {elapsed}{postfix}"
+    with tqdm(train(model, digits, epochs), total=epochs, bar_format=bar, ncols=100, disable=None) as progress:
         for epoch in progress:
             writer.submit(*batch_snapshots(epoch), epoch_snapshot(epoch, best))
             best = max(best, epoch.metrics["validation/accuracy"])
@@ -531,7 +532,7 @@ def quickstart(epochs: int, output: Path) -> None:
     print_run(attributes, series)
     draw_curves(series, name, curves)
     print(f"curves            {curves}")
-    print(f"confusion matrix  {confusion}")
+    print(f"confusion matrix  {confusion} (noted in the run; uploads come in a later version)")
 
 
 def main() -> int:

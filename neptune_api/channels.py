@@ -114,18 +114,18 @@ def parse_target(target: str) -> Connection:
         raise _bad(text, "has a host that is neither a name nor an address") from None
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise _bad(text, "has something behind the port")
+    if parts.netloc.count(":") > 1 and "[" not in parts.netloc:
+        raise _bad(text, "has more than one colon; an IPv6 address stands in brackets")
     try:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise _bad(text, "has a port that is no number between 1 and 65535") from None
     if not host:
         raise _bad(text, "has no host")
+    if port == 0 or parts.netloc.endswith(":"):
+        raise _bad(text, "has a port that is no number between 1 and 65535")
     if port is None and scheme == "grpc":
         raise _bad(text, "has no port, and plaintext has no usual one")
-    if port == 0:
-        raise _bad(text, "has a port that is no number between 1 and 65535")
-    if ":" in host and "[" not in parts.netloc:
-        raise _bad(text, "has more than one colon; an IPv6 address stands in brackets")
     bracketed = f"[{host}]" if ":" in host else host
     return Connection(
         address=f"{bracketed}:{TLS_PORT if port is None else port}", secure=scheme == "grpcs", local=_is_loopback(host)

@@ -10,8 +10,12 @@ import pytest
 
 from neptune_api.exceptions import NeptuneApiError
 from neptune_api.server.store.directory import ensure_owner
+from neptune_api.v1.ingest_pb2 import CreateRun, RequestStatus, RunOperation
+from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.projects_service_pb2 import AddProjectMemberRequest, NewProjectMember
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
+from neptune_api.v1.users_service_pb2 import GetUserIdentityRequest
+from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,6 +57,14 @@ class Person:
         """Return the person's stub of the ProjectsService."""
         return wire.connect(self.api_token).stub(ProjectsServiceStub)
 
+    def users(self, wire: Wire) -> UsersServiceStub:
+        """Return the person's stub of the UsersService."""
+        return wire.connect(self.api_token).stub(UsersServiceStub)
+
+    def uuid(self, wire: Wire) -> str:
+        """Return the person's UUID."""
+        return self.users(wire).GetUserIdentity(GetUserIdentityRequest()).id
+
 
 def unique(prefix: str) -> str:
     """Return a name that nothing on the server has."""
@@ -88,6 +100,16 @@ def add_member(wire: Wire, project: ProjectWithRole, person: Person, role: Proje
     wire.connect().stub(ProjectsServiceStub).AddProjectMember(
         AddProjectMemberRequest(project_identifier=project.id, member=member)
     )
+
+
+def create_run(wire: Wire, server: LocalServer, person: Person, project: ProjectWithRole, run_id: str) -> RequestStatus:
+    """Create a run as a person, wait until it is there, and return what became of the request."""
+    connection = wire.connect(person.api_token)
+    operation = RunOperation(project=f"{project.organization_name}/{project.name}", run_id=run_id, create=CreateRun())
+    request_id = connection.stub(IngestServiceStub).Submit(operation).request_id
+    [outcome] = server._running._store.wait_applied([request_id], 10)
+    assert outcome.status is not None
+    return RequestStatus.FromString(outcome.status)
 
 
 def refused(

@@ -2,6 +2,7 @@
 """What the tests want to know about an installation other than their own; prints JSON.
 
     python -I -W error probe.py runtime     imports, round trips and calls; a traceback and exit code 1 on failure
+    python -I -W error probe.py server      the embedded server, with its dependencies
     python -I -W error probe.py twins       every wire twin against the official message in neptune-query
 
 Runs on every supported protobuf and grpcio with nothing but the package, so it is one file and imports no test code.
@@ -15,6 +16,7 @@ import importlib
 import json
 import math
 import pkgutil
+import re
 import struct
 import sys
 import time
@@ -404,6 +406,52 @@ def runtime() -> dict[str, object]:
     }
 
 
+# ---------------------------------------------------------------- server: does it run here
+
+
+def embedded_server() -> dict[str, object]:
+    """Log a series to an embedded server and read it back; return the versions of the package's dependencies."""
+    from importlib import metadata
+
+    from neptune_api.api.client import Client
+    from neptune_api.server import LocalServer
+
+    values = [0.5, math.inf, -1.0]
+    with LocalServer() as running, Client(api_token=running.api_token) as client:
+        project = client.post_create_project(name="probe", organization_identifier=running.workspace)
+        identifier = f"{project.organization_name}/{project.name}"
+        run = client.post_create_run(project_identifier=identifier, run_id="probe")
+        snapshots = [
+            models.UpdateRunSnapshot(step=models.Step(whole=i), append={"loss": models.Value(float64=value)})
+            for i, value in enumerate(values)
+        ]
+        update = models.UpdateRunSnapshots(snapshots=snapshots)
+        operation = models.RunOperation(project=identifier, run_id="probe", update_batch=update)
+        request_id = client.post_submit(operation).request_id
+        end = time.monotonic() + 10
+        while True:
+            status = client.get_request_status(project_identifier=identifier, request_id=request_id)
+            codes = {outcome.code for outcome in status.code_by_count}
+            if codes == {0}:  # applied
+                break
+            check(codes == {14} and time.monotonic() < end, status)  # not yet
+        series = models.TimeSeries(attribute="loss", holder=models.AttributesHolder(identifier=run.id))
+        query = models.FloatSeriesValuesQuery(
+            per_series_points_limit=10, requests=[models.FloatSeriesQuery(request_id="loss", series=series)]
+        )
+        (found,) = client.post_get_float_series_values(request_=query).series
+        check([point.value for point in found.series.values] == values, found)
+        starts_with_lo = models.AttributeNameFilter(must_match_regexes=["^lo"])
+        page = client.post_query_attribute_values(
+            project_identifier=identifier, query=models.AttributeValuesQuery(attribute_name_filter=starts_with_lo)
+        )
+        check([attribute.name for entry in page.entries for attribute in entry.attributes] == ["loss"], page)
+    required = metadata.requires("neptune-api") or []
+    dependencies = [line for line in required if "extra ==" not in line or re.search("extra == .server", line)]
+    names = [re.split(r"[^\w-]", line, maxsplit=1)[0] for line in dependencies]
+    return {"versions": {name: metadata.version(name) for name in names}}
+
+
 # ---------------------------------------------------------------- twins: the official bytes
 
 
@@ -489,4 +537,4 @@ def twins() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"runtime": runtime, "twins": twins}[sys.argv[1]]()))
+    print(json.dumps({"runtime": runtime, "server": embedded_server, "twins": twins}[sys.argv[1]]()))

@@ -46,8 +46,13 @@ class Content:
 class Bench:
     """A started store with the project `local/lab`, whose owner writes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        """Open the store; one that is not `durable` does not wait for the disk."""
         self.database = Database(folder)
+        if not durable:
+            engine = self.database._engine
+            sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+            engine.dispose()
         directory = Directory(self.database)
         workspace, _, name = PROJECT.partition("/")
         self.user_id = ensure_owner(directory, workspace, "owner").id

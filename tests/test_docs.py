@@ -113,7 +113,7 @@ def test_python_blocks_are_formatted_and_clean() -> None:
 # Commands
 
 
-@pytest.mark.parametrize(("document", "command"), commands())
+@pytest.mark.parametrize(("document", "command"), list(commands()))
 def test_command(
     document: str, command: str, server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,9 +254,10 @@ def extras() -> dict[str, set[str]]:
     return found
 
 
-def core() -> list[str]:
+def core() -> list[tuple[str, str]]:
+    """Return the packages that every installation needs, with their floors."""
     text = (ROOT / "pyproject.toml").read_text()
-    (content,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    content = text.partition("\ndependencies = [\n")[2].partition("\n]")[0]
     return re.findall(r'"([\w-]+)>=([\d.]+)"', content)
 
 

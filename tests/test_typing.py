@@ -50,7 +50,14 @@ def cases(tmp_path: Path) -> Path:
 
 def mypy(folder: Path) -> list[str]:
     """Return the errors that mypy --strict finds in a folder."""
-    command: list[str | Path] = [sys.executable, "-m", "mypy", "--strict", "--python-version=3.10", "--no-error-summary"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--python-version=3.10",
+        "--no-error-summary",
+    ]
     command += ["--config-file=", f"--python-executable={USER.python()}", f"--cache-dir={ENVIRONMENTS / 'mypy-cache'}"]
     done = subprocess.run([*command, "."], cwd=folder, capture_output=True, text=True, check=False)
     assert not done.stderr, done.stderr

@@ -67,13 +67,11 @@ class _Attempts:
     def start(self, kind: type[CallT], *, replay: bool) -> CallT:
         """Make the call and return it; with `replay`, it starts over after UNAUTHENTICATED."""
         source = self._source
-        if source is None:
-            return kind(self._attempt(None), self._error)
-        restart = self._again if replay else None
-        token = source.current()
-        if token is not None:
+        restart = self._again if replay and source is not None else None
+        token = None if source is None else source.current()
+        if (source is None or token is not None) and not self._deadline.passed():
             return kind(self._attempt(token), self._error, restart)
-        return kind(None, self._error, restart, self._first(source))
+        return kind(None, self._error, restart, self._first)
 
     def _attempt(self, token: AccessToken | None) -> Any:
         self._token = token
@@ -87,11 +85,12 @@ class _Attempts:
             compression=compression,
         )
 
-    async def _first(self, source: AioTokenSource) -> Any:
-        return self._attempt(source.current() or await source.token(self._deadline.left()))
+    async def _first(self) -> Any:
+        source, left = self._source, self._deadline.left()
+        return self._attempt(None if source is None else source.current() or await source.token(left))
 
     async def _again(self) -> Any:
-        return await self._first(self._source) if self._source is not None and self._drop() else None
+        return await self._first() if self._drop() else None
 
     def _drop(self) -> bool:
         return self._source is not None and self._token is not None and self._source.invalidate(self._token)

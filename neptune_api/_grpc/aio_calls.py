@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 
     Translate: TypeAlias = Callable[[grpc.RpcError], Exception]
-    Start: TypeAlias = Coroutine[Any, Any, Any]
-    Restart: TypeAlias = Callable[[], Start]
+    Start: TypeAlias = Callable[[], Coroutine[Any, Any, Any]]
     UnaryUnaryCallBase: TypeAlias = grpc.aio.UnaryUnaryCall[Any, Any]
     UnaryStreamCallBase: TypeAlias = grpc.aio.UnaryStreamCall[Any, Any]
     StreamUnaryCallBase: TypeAlias = grpc.aio.StreamUnaryCall[Any, Any]
@@ -42,7 +41,7 @@ class _Call(grpc.aio.Call):
         self,
         call: Any,
         translate: Translate | None,
-        restart: Restart | None = None,
+        restart: Start | None = None,
         start: Start | None = None,
     ) -> None:
         self._call = call
@@ -54,7 +53,7 @@ class _Call(grpc.aio.Call):
 
     def _begin(self, start: Start) -> None:
         async def begin() -> Any:
-            call = await start
+            call = await start()
             if call is not None:
                 self._call = call
             return self._call
@@ -67,7 +66,7 @@ class _Call(grpc.aio.Call):
         restart = self._restart
         if restart is not None and is_unauthenticated(error):
             self._restart = None
-            self._begin(restart())
+            self._begin(restart)
 
     async def _started(self) -> Any:
         """Return the call of gRPC. A caller that gives up waiting does not cancel the call."""

@@ -38,28 +38,21 @@ def translate(error: grpc.RpcError, method: str, known: tuple[str, ...] = ()) ->
     code = _read(error, "code")
     if not isinstance(code, grpc.StatusCode):
         code = grpc.StatusCode.UNKNOWN
-    original = (
-        str(_read(error, "details") or "") if hasattr(error, "details") else str(error),
-        str(_read(error, "debug_error_string") or ""),
-        _read(error, "initial_metadata") or (),
-        _read(error, "trailing_metadata") or (),
-    )
-    clean = (
-        redact(original[0], *known),
-        redact(original[1], *known),
-        _masked(original[2], known),
-        _masked(original[3], known),
-    )
-    details, debug_error_string, initial_metadata, trailing_metadata = clean
+    said = str(_read(error, "details") or "") if hasattr(error, "details") else str(error)
+    # A stream or future is its own error, and gRPC makes whoever asks one that was cancelled for this wait for ever.
+    debug = "" if hasattr(error, "__next__") else str(_read(error, "debug_error_string") or "")
+    initial, trailing = _read(error, "initial_metadata") or (), _read(error, "trailing_metadata") or ()
+    shown = str(error)
     made = exception_class(code)(
-        details,
+        redact(said, *known),
         method=method,
-        initial_metadata=initial_metadata,
-        trailing_metadata=trailing_metadata,
-        debug_error_string=debug_error_string or None,
+        initial_metadata=_masked(initial, known),
+        trailing_metadata=_masked(trailing, known),
+        debug_error_string=redact(debug, *known) or None,
     )
-    if clean != original:
-        error = grpc.aio.AioRpcError(code, None, None, details, debug_error_string)
+    clean = made.initial_metadata() is initial and made.trailing_metadata() is trailing
+    if not clean or redact(shown, *known) != shown:
+        error = grpc.aio.AioRpcError(code, None, None, made.details(), made.debug_error_string())
     # Its traceback shows gRPC's insides only, and its frames hold the request and the error itself: a cycle that would
     # keep both until the garbage collector comes by.
     made.__cause__ = error.with_traceback(None)

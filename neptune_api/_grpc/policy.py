@@ -13,7 +13,7 @@ import grpc
 from neptune_api._grpc.errors import translate
 from neptune_api._grpc.methods import Method, find_method
 from neptune_api.auth import AUTHORIZATION, AioTokenSource, TokenSource
-from neptune_api.exceptions import ResourceExhaustedException
+from neptune_api.exceptions import DeadlineExceededException, ResourceExhaustedException
 from neptune_api.options import IDEMPOTENCY_KEY
 
 if TYPE_CHECKING:
@@ -51,9 +51,21 @@ class Deadline:
     def __init__(self, timeout: float | None) -> None:
         self._end = None if timeout is None else time.monotonic() + timeout
 
+    def passed(self) -> bool:
+        """Tell whether there is no time left."""
+        return self._end is not None and self._end <= time.monotonic()
+
     def left(self) -> float | None:
-        """Return the seconds left; None without a deadline."""
-        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
+        """Return the seconds left; None without a deadline.
+
+        Raises DeadlineExceededException when there are none: gRPC rounds up, and a fast server would still answer.
+        """
+        if self._end is None:
+            return None
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceededException("The deadline of the call passed before it was sent.")
+        return left
 
 
 def has_authorization(metadata: Iterable[Pair]) -> bool:

@@ -162,11 +162,6 @@ class UnaryCall(CallFuture):
         details: str = self._wait().details()
         return details
 
-    def debug_error_string(self) -> str | None:
-        """Return what gRPC says about an error; waits until the call has ended."""
-        text: str | None = self._wait().debug_error_string()
-        return text
-
 
 class StreamCall(CallIterator):
     """A call under way that has a stream of responses, over which it iterates.
@@ -302,7 +297,3 @@ class StreamCall(CallIterator):
     def details(self) -> str:
         """Return the sentence that came with the status; waits until the call has ended."""
         return redact(self._call.details() or "")
-
-    def debug_error_string(self) -> str | None:
-        """Return what gRPC says about an error; waits until the call has ended."""
-        return redact(self._call.debug_error_string() or "") or None

@@ -128,11 +128,11 @@ def _find(table: Mapping[str, Found], name: str, kind: str, key: Callable[[str],
     for known, found in table.items():
         if key(known) == wanted:
             return found
-    raise _unknown(name, kind, table)
+    raise _unknown(name, kind, table, key)
 
 
-def _unknown(name: str, kind: str, known: Iterable[str]) -> UsageError:
-    by_key = {_key(candidate): candidate for candidate in known}
-    near = [by_key[match] for match in difflib.get_close_matches(_key(name), by_key, n=3, cutoff=0.5)]
+def _unknown(name: str, kind: str, known: Iterable[str], key: Callable[[str], str] = _key) -> UsageError:
+    by_key = {key(candidate): candidate for candidate in known}
+    near = [by_key[match] for match in difflib.get_close_matches(key(name), by_key, n=3)]
     hint = f"did you mean {' or '.join(near)}?" if near else "`neptune-api describe` lists what there is."
     return UsageError(f"There is no {kind} {_short(name)!r}; {hint}")

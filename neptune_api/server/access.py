@@ -8,8 +8,11 @@ import grpc
 
 from neptune_api.server.errors import StatusError, denied, failed_precondition, invalid
 from neptune_api.server.identity import current_caller
-from neptune_api.server.validation import shown
+from neptune_api.server.limits import MAX_PROJECT_NAME_BYTES
+from neptune_api.server.store.records import ProjectNameTakenError
+from neptune_api.server.validation import is_name, shown
 from neptune_api.v1.roles_pb2 import (
+    PROJECT_ROLE_MEMBER,
     PROJECT_ROLE_UNSPECIFIED,
     PROJECT_ROLE_VIEWER,
     WORKSPACE_ROLE_MEMBER,
@@ -63,6 +66,27 @@ class Access:
     def visible_projects(self) -> list[ProjectRecord]:
         """Return the projects that the caller may see, oldest first."""
         return self._directory.visible_projects(current_caller().user_id)
+
+    def create_missing_project(self, identifier: str) -> int | None:
+        """Create the project `workspace/name` for the caller and return its id; None where the caller cannot have it.
+
+        When others create it at the same time, there is one project, and its id is returned to those who may write.
+        """
+        workspace_name, _, name = identifier.partition("/")
+        caller = current_caller()
+        workspace = self._directory.find_workspace(workspace_name, caller.user_id)
+        if (
+            workspace is None
+            or workspace.role is None
+            or workspace.name != workspace_name
+            or not is_name(name, MAX_PROJECT_NAME_BYTES)
+        ):
+            return None
+        try:
+            return self._directory.create_project(name, workspace_id=workspace.id, creator_id=caller.user_id)
+        except ProjectNameTakenError:
+            project = self.find_project(identifier)
+            return project.id if project is not None and project.role >= PROJECT_ROLE_MEMBER else None
 
     def workspace(
         self,

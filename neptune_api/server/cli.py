@@ -6,10 +6,11 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from neptune_api.cli.console import complain, say
 from neptune_api.credentials import TOKEN_VARIABLE, redact
@@ -18,8 +19,9 @@ from neptune_api.server.store.database import StoreError
 
 if TYPE_CHECKING:
     import argparse
+    from types import TracebackType
 
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+    from typing_extensions import Self
 
 
 class RedactingFormatter(logging.Formatter):
@@ -33,9 +35,9 @@ class RedactingFormatter(logging.Formatter):
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM and return the exit code: 0, or 2 when the server cannot start."""
     _log_to_stderr(arguments.log_level)
-    _hold_signals()
     try:
-        finished = _serve(arguments)
+        with _EndingSignals() as signals:
+            finished = _serve(arguments, signals)
     except (ServerError, StoreError) as error:
         complain(str(error))
         return 2
@@ -48,7 +50,7 @@ def serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(arguments: argparse.Namespace) -> bool:
+def _serve(arguments: argparse.Namespace, signals: _EndingSignals) -> bool:
     ready_file: Path | None = arguments.ready_file
     if ready_file is not None:
         # One that an earlier server left behind would say that calls are accepted already.
@@ -69,7 +71,7 @@ def _serve(arguments: argparse.Namespace) -> bool:
         _announce(server)
         if ready_file is not None:
             _write_ready_file(ready_file, server)
-        _wait_for_signal()
+        signals.wait()
         if ready_file is not None:
             _remove(ready_file)
     finally:
@@ -137,15 +139,32 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
-def _hold_signals() -> None:
-    """Let no thread be interrupted by the signals that end the server: one that comes early waits for its turn."""
-    for number in _ENDING:
-        # A shell starts background jobs with Ctrl-C ignored, and what is ignored cannot be waited for.
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+class _EndingSignals:
+    """Ctrl-C and SIGTERM as something to wait for; one that comes before the wait ends it at once.
 
+    Blocking them for sigwait() would not do: threads that began before, such as those of numpy's linear algebra, would
+    get them and end the process.
+    """
 
-def _wait_for_signal() -> None:
-    signal.sigwait(_ENDING)
-    # Whoever cannot wait for the end may send another one.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    def __init__(self) -> None:
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        signal.set_wakeup_fd(self._sender.fileno())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: None)
+
+    def wait(self) -> None:
+        """Wait for the first signal; the next one ends the process, for those who cannot wait for the end."""
+        self._receiver.recv(1)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        signal.set_wakeup_fd(-1)
+        self._receiver.close()
+        self._sender.close()

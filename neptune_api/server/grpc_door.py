@@ -89,7 +89,7 @@ class GrpcDoor:
         return not any(waiter.is_alive() for waiter in waiters)
 
     def _rpc(self, handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
-        guarded = handler.guarded(handler.parse, handler.response_type.SerializeToString)
+        guarded = handler.guarded(handler.parse, handler.serialize)
         if handler.response_streaming:
             behaviour = self._limited_stream(_aborting_stream(guarded))
         elif handler.request_streaming:

@@ -101,6 +101,13 @@ class Handler:
                 violations=[("", f"not the encoding of a {name}")],
             ) from None
 
+    def serialize(self, response: Message) -> bytes:
+        """Return the binary encoding of a response. Raises TypeError for one of another type."""
+        # protobuf would encode any message.
+        if not isinstance(response, self.response_type):
+            raise TypeError(f"{self.name} answers {self.response_type.__name__}, not {type(response).__name__}")
+        return response.SerializeToString()
+
     def guarded(self, decode: Decode, encode: Encode) -> Behaviour:
         """Return the RPC as a function of (payload, context) that raises nothing but StatusError.
 

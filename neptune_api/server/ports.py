@@ -10,6 +10,8 @@ from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
 
+_LAST_PORT: Final = 65_535
+
 _CAUSES: Final = {
     errno.EADDRINUSE: "another program listens on it; stop that program or choose another port, 0 for any free one",
     errno.EACCES: "this user may not; choose a port from 1024 on",
@@ -49,6 +51,9 @@ def reserve(host: str, port: int) -> socket.socket:
 
     Raises PortError.
     """
+    if not 0 <= port <= _LAST_PORT:
+        # The resolver would take the rest of a division.
+        raise PortError(f"Cannot listen on {join(host, port)}: a port is a number from 0 to {_LAST_PORT}.")
     bound: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -61,7 +66,7 @@ def reserve(host: str, port: int) -> socket.socket:
         bound.bind(address)
         # With it, others could still bind the port, or get it for port 0.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         if bound is not None:
             bound.close()
         raise PortError(f"Cannot listen on {join(host, port)}: {_cause(error)}.") from error
@@ -76,8 +81,6 @@ def port_of(bound: socket.socket) -> int:
 def _cause(error: Exception) -> str:
     if isinstance(error, socket.gaierror):
         return "this machine knows no such host; choose 127.0.0.1 or one of its own addresses"
-    if isinstance(error, OverflowError):
-        return "a port is a number from 0 to 65535"
     if isinstance(error, OSError) and error.errno is not None:
         return _CAUSES.get(error.errno, os.strerror(error.errno))
     return str(error)

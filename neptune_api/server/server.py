@@ -17,10 +17,15 @@ from neptune_api.server.access import Access
 from neptune_api.server.grpc_door import GrpcDoor
 from neptune_api.server.handlers import collect_handlers
 from neptune_api.server.identity import Addresses, Identity, Secrets
+from neptune_api.server.services.attributes import AttributesService
 from neptune_api.server.services.auth import AuthService
 from neptune_api.server.services.config import ConfigService
 from neptune_api.server.services.ingest import IngestService
+from neptune_api.server.services.leaderboard import LeaderboardService
 from neptune_api.server.services.projects import ProjectsService
+from neptune_api.server.services.runs import RunsService
+from neptune_api.server.services.series import SeriesService
+from neptune_api.server.services.storage import StorageService
 from neptune_api.server.services.users import UsersService
 from neptune_api.server.store import schema
 from neptune_api.server.store.database import Database
@@ -242,9 +247,14 @@ def _servicers(
     directory: Directory, identity: Identity, access: Access, store: Store, services: list[str]
 ) -> list[object]:
     return [
+        AttributesService(store=store, access=access),
         AuthService(identity=identity),
         ConfigService(identity=identity, services=services),
         IngestService(store=store, access=access),
+        LeaderboardService(),
         ProjectsService(directory=directory, access=access, exclusive=store.exclusive),
+        RunsService(store=store, access=access),
+        SeriesService(store=store, access=access),
+        StorageService(),
         UsersService(directory=directory, identity=identity, access=access),
     ]

@@ -93,7 +93,7 @@ class Checks:
         """Check free text: at most `limit` bytes of UTF-8, none of them zero."""
         if required and not self.required(field, value):
             return
-        size = len(value.encode())
+        size = _size(value)
         if size > limit:
             self.add(field, f"is {size:,} bytes long, the limit is {limit:,} bytes of UTF-8")
         elif "\0" in value:
@@ -104,7 +104,7 @@ class Checks:
         """Check the name of a user, workspace or project: 1 to `limit` bytes of word characters, `-` or `.`."""
         if not self.required(field, value, reason=reason):
             return
-        size = len(value.encode())
+        size = _size(value)
         if size > limit:
             self.add(field, f"is {size:,} bytes long, the limit is {limit:,} bytes of UTF-8", reason=reason)
         elif not _NAME.fullmatch(value):
@@ -144,6 +144,11 @@ class Checks:
             self.add("offset", f"is {offset}; it must not be negative", reason="INVALID_OFFSET")
         if limit is not None and not 0 <= limit <= limits.MAX_PAGE_SIZE:
             self.add("limit", f"is {limit}; it must be from 0 to {limits.MAX_PAGE_SIZE:,}")
+
+
+def _size(text: str) -> int:
+    # Lone surrogates, which JSON can spell, have no encoding.
+    return len(text.encode(errors="replace"))
 
 
 def _names(enum: _EnumTypeWrapper[Any]) -> str:

@@ -179,9 +179,9 @@ class Wire:
         return connection
 
     def close(self) -> None:
-        """Close every connection."""
-        for connection in self._connections:
-            connection.close()
+        """Close every connection opened so far."""
+        while self._connections:
+            self._connections.pop().close()
 
 
 async def _open_aio(address: str, token: str, options: ChannelOptions | None) -> grpc.aio.Channel:

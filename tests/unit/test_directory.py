@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.dialects import postgresql
 
 from neptune_api.server.store import schema
 from neptune_api.server.store.database import Database, StoreError
@@ -529,6 +530,36 @@ def test_nobody_joins_a_deleted_project(database: Database, directory: Directory
     assert not directory.add_member(project, alice.id, VIEWER)
     directory.update_project(project, {"archived": True})
     assert directory.find_project("lab/p", owner.id) is None
+
+
+def test_statements_are_portable(database: Database, directory: Directory, lab: int, owner: UserRecord) -> None:
+    statements: list[sa.ClauseElement] = []
+    engine = database._engine
+
+    @sa.event.listens_for(engine, "before_execute")
+    def note(_connection: object, statement: sa.ClauseElement, *_: object) -> None:
+        statements.append(statement)
+
+    directory.create_project("p", workspace_id=lab, creator_id=owner.id)
+    project = seen(directory, "lab/p", owner)
+    user = directory.create_user("alice", workspace_id=lab)
+    directory.colleagues(["alice"], of=owner.id)
+    directory.find_workspace("lab", owner.id)
+    directory.sees_workspace(lab, owner.id)
+    directory.visible_projects(owner.id)
+    order = [("lastActivity", True)]
+    directory.list_projects(owner.id, workspace_id=lab, roles=[MANAGER], order=order, offset=1, limit=2)
+    directory.add_member(project, user.id, VIEWER)
+    directory.members(project)
+    directory.update_project(project, {"name": "q"})
+    directory.revoke_token(user.id)
+    directory.owns_run(owner.id)
+    with database.write() as connection:
+        directory.delete_project(connection, project.id)
+
+    assert len(statements) > 20
+    for statement in statements:
+        assert str(statement.compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call, unused-ignore] # not typed in SQLAlchemy
 
 
 def test_user_owns_a_run_once_there_is_one(

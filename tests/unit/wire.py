@@ -20,7 +20,12 @@ import neptune_api
 from neptune_api import models
 from neptune_api.credentials import ApiToken
 from neptune_api.options import server_arguments
-from neptune_api.v1 import auth_service_pb2_grpc, config_service_pb2_grpc, ingest_service_pb2_grpc, series_service_pb2_grpc
+from neptune_api.v1 import (
+    auth_service_pb2_grpc,
+    config_service_pb2_grpc,
+    ingest_service_pb2_grpc,
+    series_service_pb2_grpc,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -379,9 +384,7 @@ def open_wire(
 ) -> SyncWire | AioWire:
     """Open a channel of ours; `kind` is sync or aio."""
     if kind == "sync":
-        return SyncWire(
-            neptune_api.channel(target, api_token=api_token, access_token=access_token, options=options)
-        )
+        return SyncWire(neptune_api.channel(target, api_token=api_token, access_token=access_token, options=options))
     return AioWire(
         lambda: neptune_api.aio.channel(target, api_token=api_token, access_token=access_token, options=options)
     )

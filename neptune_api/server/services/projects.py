@@ -248,7 +248,8 @@ class ProjectsService(ProjectsServiceServicer):
         self._require_no_owner(project, user)
         if not self._directory.set_member_role(project, user.id, request.member.role):
             raise _not_a_member(project, user)
-        return self._member(project, user)
+        # Looked up again: who gives away its own role may not change roles any more.
+        return self._member(self._access.project(project.uuid), user)
 
     def DeleteProjectMember(
         self, request: DeleteProjectMemberRequest, context: grpc.ServicerContext

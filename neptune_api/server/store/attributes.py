@@ -78,6 +78,12 @@ class Cell(NamedTuple):
     segments: list[Segment]
 
     @property
+    def type(self) -> int:
+        """A neptune_api.v1.AttributeType."""
+        type_: int = self.segments[0].row.type
+        return type_
+
+    @property
     def size(self) -> int:
         """About how many bytes the value has."""
         return _size(self.segments[0].row)

@@ -149,7 +149,7 @@ def delete(connection: sa.Connection, keys: Collection[int], now_ms: int) -> Non
     orphans: list[int] = []
     for batch in batches(list(keys)):
         heads = sa.select(experiments.c.project_id, experiments.c.name).where(experiments.c.head_id.in_(batch))
-        lost_heads += connection.execute(heads).tuples()
+        lost_heads += [(row.project_id, row.name) for row in connection.execute(heads)]
         orphans += connection.scalars(sa.select(runs.c.id).where(runs.c.parent_id.in_(batch)))
     for batch in batches(list(keys)):
         connection.execute(runs.update().where(runs.c.parent_id.in_(batch)).values(parent_id=None, fork_step=None))

@@ -1,4 +1,4 @@
-"""Points of float series as the bytes of their messages, written by numpy instead of a loop over points."""
+"""Points as messages: those of float series written by numpy instead of a loop, others one by one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from neptune_api.server.store import steps
+from neptune_api.v1 import ingest_pb2
+from neptune_api.v1.series_pb2 import FileRefValue, HistogramValue, SeriesPointValue
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,26 +42,46 @@ def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) 
             ("step", "<f8"),
             ("value_tag", "u1"),
             ("value", "<f8"),
-            ("preview", "u1", (2,)),
+            ("preview", "u1", (0 if ratios is None else 2,)),
             ("ratio_tag", "u1"),
             ("ratio", "<f4"),
         ]
     )
     records = np.empty(len(points), record)
     records["head"] = (_VALUES, record.itemsize - 2, _TIMESTAMP)
-    records["timestamp"] = _varints(points.timestamps, width)
+    _write_varints(records["timestamp"], points.timestamps)
     records["step_tag"] = _STEP
     records["step"] = steps.to_double(points.steps)
     records["value_tag"] = _VALUE
     records["value"] = points.values
-    records["preview"] = (_IS_PREVIEW, 0)
     records["ratio_tag"] = _COMPLETION_RATIO
     records["ratio"] = 1.0
     if ratios is not None:
         is_preview = ~np.isnan(ratios)
+        records["preview"][:, 0] = _IS_PREVIEW
         records["preview"][:, 1] = is_preview
         records["ratio"][is_preview] = ratios[is_preview]
     return records.tobytes()
+
+
+def point_value(payload: bytes) -> SeriesPointValue:
+    """Return what readers get for a stored neptune_api.v1.Value of a string, histogram or file series."""
+    value = ingest_pb2.Value.FromString(payload)
+    kind = value.WhichOneof("value")
+    if kind == "string":
+        return SeriesPointValue(string_value=value.string)
+    if kind == "file_ref":
+        file = value.file_ref
+        return SeriesPointValue(
+            file_ref=FileRefValue(path=file.path, size_bytes=file.size_bytes, mime_type=file.mime_type)
+        )
+    histogram = value.histogram
+    if histogram.WhichOneof("values") == "counts":
+        counts = map(float, histogram.counts.values)
+        return SeriesPointValue(histogram=HistogramValue(type="COUNTING", edges=histogram.bin_edges, values=counts))
+    return SeriesPointValue(
+        histogram=HistogramValue(type="DENSITY", edges=histogram.bin_edges, values=histogram.densities.values)
+    )
 
 
 def _varint_width(values: Int64Array) -> int:
@@ -70,9 +92,10 @@ def _varint_width(values: Int64Array) -> int:
     return max(1, -(-int(values.max()).bit_length() // 7))
 
 
-def _varints(values: Int64Array, width: int) -> npt.NDArray[np.uint8]:
-    shifts = np.arange(width, dtype=np.uint64) * np.uint64(7)
-    groups = values.astype(np.uint64)[:, None] >> shifts
-    result = (groups & np.uint64(0x7F)).astype(np.uint8)
-    result[:, :-1] |= 0x80
-    return result
+def _write_varints(target: npt.NDArray[np.uint8], values: Int64Array) -> None:
+    """Write each value into its row of bytes, seven bits a byte from the lowest; all but the last byte are marked."""
+    rest = values.astype(np.uint64)
+    last = target.shape[1] - 1
+    for position in range(last + 1):
+        group = (rest >> np.uint64(7 * position)).astype(np.uint8)
+        target[:, position] = group & 0x7F if position == last else group | 0x80

@@ -1,0 +1,233 @@
+"""AttributesService: values and definitions of attributes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from neptune_api.server import limits, page_tokens
+from neptune_api.server.attribute_messages import TYPE_NAMES, attribute_messages
+from neptune_api.server.errors import StatusError, denied, invalid, not_found
+from neptune_api.server.regexes import RegexError, searcher
+from neptune_api.server.run_lookup import find_anywhere, find_in_project, parse_holder
+from neptune_api.server.store import attributes
+from neptune_api.server.store.attributes import AttributeFilter, Place
+from neptune_api.server.store.series import FloatSummaries
+from neptune_api.server.validation import Checks
+from neptune_api.v1 import attributes_pb2, attributes_service_pb2_grpc
+from neptune_api.v1 import attributes_service_pb2 as pb
+from neptune_api.v1.queries_pb2 import AttributeType
+from neptune_api.v1.roles_pb2 import PROJECT_ROLE_VIEWER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import sqlalchemy as sa
+
+    from neptune_api.server.access import Access
+    from neptune_api.server.store.records import ProjectRecord
+    from neptune_api.server.store.runs import RunRecord
+    from neptune_api.server.store.store import Store
+    from neptune_api.v1.queries_pb2 import AttributeNameFilter, AttributeTypeFilter
+
+    Matches = Callable[[str], bool]
+
+_VALUES: Final = "values"
+_DEFINITIONS: Final = "definitions"
+
+
+class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
+    """Read values and definitions of attributes."""
+
+    def __init__(self, *, store: Store, access: Access) -> None:
+        self._store = store
+        self._access = access
+        self._summaries = FloatSummaries()
+
+    def QueryAttributeValues(
+        self, request: pb.QueryAttributeValuesRequest, context: grpc.ServicerContext
+    ) -> attributes_pb2.AttributeValues:
+        query = request.query
+        names = query.attribute_names_filter.values if query.HasField("attribute_names_filter") else None
+        which = AttributeFilter(
+            None if names is None else frozenset(names),
+            _types("query.attribute_filter", _listed(query.attribute_filter)),
+            _name_filter("query.attribute_name_filter", query.attribute_name_filter)
+            if query.HasField("attribute_name_filter")
+            else None,
+        )
+        limit, token = _page("query.next_page", query.next_page)
+        after = None
+        if token:
+            after = Place(*page_tokens.decode("query.next_page.next_page_token", token, _VALUES, [int, str]))
+        project = self._access.project(request.project_identifier, PROJECT_ROLE_VIEWER)
+        with self._store.database.read() as connection:
+            numbers: list[int] | None = None
+            if query.HasField("experiment_ids_filter"):
+                found = find_in_project(connection, project, query.experiment_ids_filter.values)
+                numbers = [run.number for run in found.values()]
+            cells, end = attributes.page_of_values(connection, project.id, numbers, which, after=after, limit=limit)
+            messages = attribute_messages(connection, cells, self._summaries)
+        response = attributes_pb2.AttributeValues()
+        response.next_page.limit = limit
+        if end is not None:
+            response.next_page.next_page_token = page_tokens.encode(_VALUES, *end)
+        number = None
+        entry = attributes_pb2.RunAttributeValues()
+        for cell, message in zip(cells, messages, strict=True):
+            if cell.run.number != number:
+                number = cell.run.number
+                entry = response.entries.add(experiment_id=cell.run.uuid, experiment_short_id=f"{project.key}-{number}")
+            entry.attributes.append(message)
+        return response
+
+    def GetAttributes(
+        self, request: pb.GetAttributesRequest, context: grpc.ServicerContext
+    ) -> attributes_pb2.Attributes:
+        if request.holder_type not in {"", "experiment"}:
+            raise invalid("holder_type", "has to be experiment, or left out.")
+        names: frozenset[str] | None = None
+        if request.query.HasField("attribute_paths_filter"):
+            names = frozenset(request.query.attribute_paths_filter.values)
+        with self._store.database.read() as connection:
+            run, project = self._holder(connection, "holder_identifier", request.holder_identifier)
+            cells = attributes.values_of_run(connection, run.key, AttributeFilter(names))
+            messages = attribute_messages(connection, cells, self._summaries)
+        return attributes_pb2.Attributes(
+            experiment_id=run.uuid,
+            type="run",
+            project_id=project.uuid,
+            organization_id=project.workspace_uuid,
+            project_name=project.name,
+            organization_name=project.workspace,
+            attributes=messages,
+        )
+
+    def QueryAttributeDefinitions(
+        self, request: pb.QueryAttributeDefinitionsRequest, context: grpc.ServicerContext
+    ) -> pb.QueryAttributeDefinitionsResponse:
+        filters: list[Matches] = []
+        if request.HasField("attribute_name_filter"):
+            filters.append(_name_filter("attribute_name_filter", request.attribute_name_filter))
+        if request.HasField("attribute_name_regex"):
+            filters.append(_searcher("attribute_name_regex", request.attribute_name_regex))
+        which = AttributeFilter(
+            types=_types("attribute_filter", _listed(request.attribute_filter)),
+            matches=_remembered(lambda name: all(matches(name) for matches in filters)) if filters else None,
+        )
+        limit, token = _page("next_page", request.next_page)
+        after = None
+        if token:
+            name, type_ = page_tokens.decode("next_page.next_page_token", token, _DEFINITIONS, [str, int])
+            after = (name, type_)
+        projects = self._accessible(request.project_identifiers)
+        with self._store.database.read() as connection:
+            keys: set[int] | None = None
+            if request.HasField("experiment_ids_filter"):
+                names = request.experiment_ids_filter.values
+                keys = {run.key for item in projects for run in find_in_project(connection, item, names).values()}
+            page, has_more = attributes.page_of_definitions(
+                connection, [item.id for item in projects], keys, which, after=after, limit=limit
+            )
+        response = pb.QueryAttributeDefinitionsResponse(entries=_definitions(page))
+        response.next_page.limit = limit
+        if has_more:
+            response.next_page.next_page_token = page_tokens.encode(_DEFINITIONS, *page[-1])
+        return response
+
+    def GetAttributeDefinitions(
+        self, request: pb.GetAttributeDefinitionsRequest, context: grpc.ServicerContext
+    ) -> attributes_pb2.AttributeDefinitions:
+        types = _types("attribute_type", request.attribute_type)
+        with self._store.database.read() as connection:
+            run, _ = self._holder(connection, "experiment_identifier", request.experiment_identifier)
+            found = attributes.definitions_of_run(connection, run.key, AttributeFilter(types=types))
+        return attributes_pb2.AttributeDefinitions(entries=_definitions(found))
+
+    def _holder(self, connection: sa.Connection, field: str, text: str) -> tuple[RunRecord, ProjectRecord]:
+        identifier = parse_holder(field, text)
+        found = find_anywhere(connection, self._access, [identifier], PROJECT_ROLE_VIEWER).get(identifier)
+        if found is None:
+            raise not_found("There is no such run, or you may not see it.", "ATTRIBUTES_CONTAINER_NOT_FOUND")
+        return found
+
+    def _accessible(self, identifiers: Iterable[str]) -> list[ProjectRecord]:
+        with Checks() as checks:
+            checks.required("project_identifiers", list(identifiers))
+        projects: dict[int, ProjectRecord] = {}
+        for identifier in dict.fromkeys(identifiers):
+            try:
+                project = self._access.project(identifier, PROJECT_ROLE_VIEWER)
+            except StatusError as error:
+                if error.code not in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED}:
+                    raise
+                continue
+            projects[project.id] = project
+        if not projects:
+            raise denied("None of the projects exists, or you may not see them.")
+        return list(projects.values())
+
+
+def _definitions(found: Iterable[tuple[str, int]]) -> list[attributes_pb2.AttributeDefinition]:
+    return [attributes_pb2.AttributeDefinition(name=name, type=TYPE_NAMES[type_]) for name, type_ in found]
+
+
+def _page(field: str, page: attributes_pb2.NextPage) -> tuple[int, str]:
+    """Return how much the page may hold and the token of its beginning, empty for the first page."""
+    limit = page.limit if page.HasField("limit") else limits.MAX_PAGE_SIZE
+    if not 1 <= limit <= limits.MAX_PAGE_SIZE:
+        raise invalid(f"{field}.limit", f"is {limit}; it has to be 1 to {limits.MAX_PAGE_SIZE:,}.")
+    return limit, page.next_page_token
+
+
+def _listed(filters: Iterable[AttributeTypeFilter]) -> list[AttributeType.ValueType]:
+    return [item.attribute_type for item in filters]
+
+
+def _types(field: str, types: Sequence[AttributeType.ValueType]) -> frozenset[int] | None:
+    with Checks() as checks:
+        for type_ in types:
+            checks.known(field, type_, AttributeType, required=True)
+    return frozenset(types) or None
+
+
+def _name_filter(field: str, filter_: AttributeNameFilter) -> Matches:
+    return _remembered(_matches(field, filter_))
+
+
+def _matches(field: str, filter_: AttributeNameFilter) -> Matches:
+    found = [_searcher(f"{field}.must_match_regexes", pattern) for pattern in filter_.must_match_regexes]
+    absent = [_searcher(f"{field}.must_not_match_regexes", pattern) for pattern in filter_.must_not_match_regexes]
+    alternatives: list[Matches] | None = None
+    if filter_.HasField("must_match_any"):
+        alternatives = [_matches(f"{field}.must_match_any", item) for item in filter_.must_match_any.values]
+
+    def matches(name: str) -> bool:
+        return (
+            all(search(name) for search in found)
+            and not any(search(name) for search in absent)
+            and (alternatives is None or any(alternative(name) for alternative in alternatives))
+        )
+
+    return matches
+
+
+def _searcher(field: str, pattern: str) -> Matches:
+    try:
+        return searcher(pattern)
+    except RegexError as error:
+        raise invalid(field, str(error)) from None
+
+
+def _remembered(matches: Matches) -> Matches:
+    """Return a function that asks another one about each name once: the same names come back run after run."""
+    known: dict[str, bool] = {}
+
+    def remembered(name: str) -> bool:
+        result = known.get(name)
+        if result is None:
+            result = known[name] = matches(name)
+        return result
+
+    return remembered

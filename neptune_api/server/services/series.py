@@ -1,0 +1,327 @@
+"""SeriesService: points of series, page by page."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import grpc
+import numpy as np
+
+from neptune_api.server import limits, page_tokens
+from neptune_api.server.errors import StatusError, unimplemented
+from neptune_api.server.point_messages import encode_float_points, point_value
+from neptune_api.server.run_lookup import find_anywhere, parse_holder
+from neptune_api.server.store import steps
+from neptune_api.server.store.columns import FloatColumns
+from neptune_api.server.store.lineage import Scope
+from neptune_api.server.store.point_pages import FloatRequest, Walk, float_pages, payload_blocks
+from neptune_api.server.store.series import chunk_spans, find_series
+from neptune_api.server.validation import Checks
+from neptune_api.v1 import series_pb2, series_service_pb2_grpc
+from neptune_api.v1 import series_service_pb2 as pb
+from neptune_api.v1.queries_pb2 import AttributeType, Lineage, LineageEntityType, SortDirection
+from neptune_api.v1.roles_pb2 import PROJECT_ROLE_VIEWER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import sqlalchemy as sa
+
+    from neptune_api.server.access import Access
+    from neptune_api.server.store.columns import FloatArray, PayloadColumns
+    from neptune_api.server.store.point_pages import FloatPage
+    from neptune_api.server.store.runs import RunIdentifier
+    from neptune_api.server.store.series import ChunkSpan, Segment
+    from neptune_api.server.store.store import Store
+    from neptune_api.v1.queries_pb2 import TimeSeries
+
+    Query = pb.FloatSeriesValuesQuery | pb.SeriesValuesQuery
+
+_Item = TypeVar("_Item", pb.FloatSeriesQuery, pb.SeriesQuery)
+
+_FLOATS: Final = {AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES}
+_OTHERS: Final = {
+    AttributeType.ATTRIBUTE_TYPE_STRING_SERIES,
+    AttributeType.ATTRIBUTE_TYPE_HISTOGRAM_SERIES,
+    AttributeType.ATTRIBUTE_TYPE_FILE_REF_SERIES,
+}
+# What one answer may hold: 32 bytes a point make 160 MB.
+_MAX_POINTS_PER_ANSWER: Final = 5_000_000
+_MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+_POINTS_PER_ENCODING: Final = 100_000
+# About how many bytes a point has beside its value.
+_POINT_BYTES: Final = 32
+_LISTING: Final = "points"
+_COLUMNS_MISSING: Final = "Columns are not served yet: use IngestService.Submit and GetFloatSeriesValues."
+
+
+class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
+    """Read points of series."""
+
+    def __init__(self, *, store: Store, access: Access) -> None:
+        self._store = store
+        self._access = access
+
+    def GetFloatSeriesValues(
+        self, request: pb.GetFloatSeriesValuesRequest, context: grpc.ServicerContext
+    ) -> series_pb2.FloatSeriesValuesResponse:
+        query = request.request
+        limit = query.per_series_points_limit
+        with Checks() as checks:
+            if not 1 <= limit <= limits.MAX_POINTS_PER_SERIES:
+                maximum = f"{limits.MAX_POINTS_PER_SERIES:,}"
+                checks.add("request.per_series_points_limit", f"is {limit}; it is required, from 1 to {maximum}")
+            checks.at_most("request.requests", len(query.requests), limits.MAX_FLOAT_SERIES_PER_QUERY)
+            _check_query(checks, query)
+            for position, item in enumerate(query.requests):
+                if math.isnan(item.after_step):
+                    checks.add(f"request.requests[{position}].after_step", "is NaN; say a step")
+        whole_walk = _walk(query)
+        response = series_pb2.FloatSeriesValuesResponse()
+        with self._store.database.read() as connection:
+            found = self._find(connection, query.requests, _FLOATS)
+            points = sum(min(limit, sum(row.points for row, _ in segments)) for segments in found if segments)
+            if points > _MAX_POINTS_PER_ANSWER:
+                raise StatusError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"The answer would have up to {points:,} points, the limit is {_MAX_POINTS_PER_ANSWER:,}: ask for "
+                    "fewer series at once, or set a lower per_series_points_limit.",
+                )
+            requests = [
+                FloatRequest(
+                    segments or (),
+                    _walk(query, item.after_step) if item.HasField("after_step") else whole_walk,
+                    item.series.include_preview,
+                )
+                for item, segments in zip(query.requests, found, strict=True)
+            ]
+            waiting: list[FloatPage] = []
+            size = 0
+            for page in float_pages(connection, requests, limit):
+                waiting.append(page)
+                size += len(page.points)
+                if size >= _POINTS_PER_ENCODING:
+                    _add_float_pages(response, waiting)
+                    waiting, size = [], 0
+                    _check_active(context)
+            _add_float_pages(response, waiting)
+        for message, item in zip(response.series, query.requests, strict=True):
+            message.request_id = item.request_id
+        return response
+
+    def GetSeriesValues(
+        self, request: pb.GetSeriesValuesRequest, context: grpc.ServicerContext
+    ) -> series_pb2.SeriesValuesResponse:
+        query = request.request
+        limit = query.per_series_points_limit if query.HasField("per_series_points_limit") else None
+        room = query.size_limit_bytes if query.HasField("size_limit_bytes") else _MAX_ANSWER_BYTES
+        with Checks() as checks:
+            if limit is not None and limit < 0:
+                checks.add("request.per_series_points_limit", f"is {limit}; it must not be negative")
+            if not 1 <= room <= _MAX_ANSWER_BYTES:
+                checks.add("request.size_limit_bytes", f"is {room}; it has to be 1 to {_MAX_ANSWER_BYTES:,}")
+            paths = sum(len(item.series.attribute.encode()) for item in query.requests)
+            if paths > limits.MAX_SERIES_QUERY_PATH_BYTES:
+                checks.add(
+                    "request.requests",
+                    f"has paths of {paths:,} bytes together, the limit is {limits.MAX_SERIES_QUERY_PATH_BYTES:,}; "
+                    "split the request",
+                )
+            else:
+                _check_query(checks, query)
+        places = [_place(position, item) for position, item in enumerate(query.requests)]
+        answer = _Answer(_walk(query), limit, room, use_deprecated=request.use_deprecated_string_fields)
+        with self._store.database.read() as connection:
+            found = self._find(connection, query.requests, _OTHERS)
+            spans = chunk_spans(connection, {row.id for segments in found if segments for row, _ in segments})
+            for item, segments, place in zip(query.requests, found, places, strict=True):
+                # What does not exist is left out.
+                if segments is not None:
+                    answer.add(connection, item, place, segments, spans)
+                    _check_active(context)
+        return answer.response
+
+    def GetTimeseriesBuckets(
+        self, request: series_pb2.GetTimeseriesBucketsRequest, context: grpc.ServicerContext
+    ) -> series_pb2.TimeseriesBucketsResponse:
+        raise unimplemented("Buckets are not served yet: read the points with GetFloatSeriesValues.")
+
+    def AppendColumns(
+        self, request: pb.AppendColumnsRequest, context: grpc.ServicerContext
+    ) -> pb.AppendColumnsResponse:
+        raise unimplemented(_COLUMNS_MISSING)
+
+    def AppendColumnsStream(
+        self, request_iterator: Iterator[pb.AppendColumnsRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.AppendColumnsResponse]:
+        raise unimplemented(_COLUMNS_MISSING)
+
+    def ReadColumns(
+        self, request: pb.ReadColumnsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ReadColumnsResponse]:
+        raise unimplemented(_COLUMNS_MISSING)
+
+    def _find(
+        self, connection: sa.Connection, items: Sequence[_Item], types: set[AttributeType.ValueType]
+    ) -> list[list[Segment] | None]:
+        """Return the series asked for, None for those that do not exist."""
+        names: dict[str, RunIdentifier] = {}
+        for position, item in enumerate(items):
+            text = item.series.holder.identifier
+            if text not in names:
+                names[text] = parse_holder(f"request.requests[{position}].series.holder.identifier", text)
+        runs = find_anywhere(connection, self._access, names.values(), PROJECT_ROLE_VIEWER)
+        wanted: dict[Scope, list[int]] = defaultdict(list)
+        keys: list[tuple[int, str] | None] = []
+        for position, item in enumerate(items):
+            known = runs.get(names[item.series.holder.identifier])
+            keys.append(None if known is None else (known[0].key, item.series.attribute))
+            wanted[_scope(item.series)].append(position)
+        found: list[list[Segment] | None] = [None] * len(items)
+        for scope, positions in wanted.items():
+            existing = {key for position in positions if (key := keys[position]) is not None}
+            series = find_series(connection, existing, types, scope)
+            for position in positions:
+                key = keys[position]
+                found[position] = None if key is None else series.get(key)
+        return found
+
+
+class _Answer:
+    """Put points into an answer until it is full; series that were not reached are in it without points."""
+
+    def __init__(self, walk: Walk, limit: int | None, room: int, *, use_deprecated: bool) -> None:
+        self.response = series_pb2.SeriesValuesResponse()
+        self._walk = walk
+        self._limit = limit
+        self._room = room
+        self._is_empty = True
+        self._use_deprecated = use_deprecated
+
+    def add(
+        self,
+        connection: sa.Connection,
+        item: pb.SeriesQuery,
+        place: tuple[int, int] | None,
+        segments: Sequence[Segment],
+        spans: dict[int, list[ChunkSpan]],
+    ) -> None:
+        """Add a series, from a place on: how many points were sent before, and the step of the last one."""
+        message = self.response.series.add(request_id=item.request_id)
+        is_text = segments[0].row.type == AttributeType.ATTRIBUTE_TYPE_STRING_SERIES
+        fill_deprecated = is_text and self._use_deprecated
+        values = message.string_series if fill_deprecated else message.series_values
+        values.SetInParent()
+        if item.search_after.finished:
+            message.search_after.CopyFrom(item.search_after)
+            return
+        sent, last = place or (0, 0)
+        before = sent
+        walk = Walk(self._walk.lower, self._walk.upper, self._walk.descending, None if place is None else last)
+        for step, timestamp, payload in _points(payload_blocks(connection, segments, walk, spans)):
+            if self._limit is not None and sent >= self._limit:
+                break
+            size = len(payload) + _POINT_BYTES
+            if size > self._room and not self._is_empty:
+                # The answer is full. A series that was not reached keeps its place, if it had one.
+                self._room = 0
+                if sent > before or place is not None:
+                    message.search_after.finished = False
+                    message.search_after.token = page_tokens.encode(_LISTING, sent, last)
+                return
+            point = values.values.add(
+                timestamp_millis=timestamp, step=steps.to_double(step), completion_ratio=1, object=point_value(payload)
+            )
+            if fill_deprecated:
+                point.value = point.object.string_value
+            self._is_empty = False
+            self._room -= size
+            sent, last = sent + 1, step
+        message.search_after.finished = True
+        message.search_after.token = page_tokens.encode(_LISTING, sent, last)
+
+
+def _points(blocks: Iterable[PayloadColumns]) -> Iterator[tuple[int, int, bytes]]:
+    for block in blocks:
+        yield from zip(block.steps.tolist(), block.timestamps.tolist(), block.payloads, strict=True)
+
+
+def _add_float_pages(response: series_pb2.FloatSeriesValuesResponse, pages: Sequence[FloatPage]) -> None:
+    """Add series to an answer; their points are encoded together, because each encoding has its price."""
+    points = FloatColumns.concatenate([page.points for page in pages])
+    ratios: FloatArray | None = None
+    if any(page.ratios is not None for page in pages):
+        ratios = np.concatenate(
+            [np.full(len(page.points), np.nan) if page.ratios is None else page.ratios for page in pages]
+        )
+    encoded = encode_float_points(points, ratios)
+    width = len(encoded) // max(1, len(points))
+    start = 0
+    for page in pages:
+        values = response.series.add().series
+        values.total_item_count = page.total
+        end = start + width * len(page.points)
+        values.MergeFromString(encoded[start:end])
+        start = end
+
+
+def _check_query(checks: Checks, query: Query) -> None:
+    checks.known("request.order", query.order, SortDirection)
+    for end, step in (("from", query.step_range.lower), ("to", query.step_range.upper)):
+        if math.isnan(step):
+            checks.add(f"request.step_range.{end}", "is NaN; say a step or leave it out")
+    seen: set[str] = set()
+    items: Sequence[pb.FloatSeriesQuery | pb.SeriesQuery] = query.requests
+    for position, item in enumerate(items):
+        series = item.series
+        if not item.request_id or item.request_id in seen:
+            reason = "is given twice; each series has an id of its own" if item.request_id else "is required"
+            checks.add(f"request.requests[{position}].request_id", reason)
+        seen.add(item.request_id)
+        if not series.attribute:
+            checks.add(f"request.requests[{position}].series.attribute", "is required")
+        if series.holder.type not in {"", "experiment"}:
+            checks.add(f"request.requests[{position}].series.holder.type", "has to be experiment")
+        if series.lineage or series.lineage_entity_type:
+            field = f"request.requests[{position}].series"
+            checks.known(f"{field}.lineage", series.lineage, Lineage)
+            checks.known(f"{field}.lineage_entity_type", series.lineage_entity_type, LineageEntityType)
+        if series.normalize_to_first_value:
+            raise unimplemented("Values are not normalised here: divide them by the first one.")
+
+
+def _scope(series: TimeSeries) -> Scope:
+    if series.lineage != Lineage.LINEAGE_NONE:
+        return Scope.FULL
+    if series.lineage_entity_type == LineageEntityType.LINEAGE_ENTITY_TYPE_EXPERIMENT:
+        return Scope.EXPERIMENT
+    return Scope.RUN
+
+
+def _walk(query: Query, after_step: float | None = None) -> Walk:
+    bounds = query.step_range
+    descending = query.order == SortDirection.SORT_DIRECTION_DESCENDING
+    after: int | None = None
+    if after_step is not None:
+        after = steps.first_from(after_step) if descending else steps.last_until(after_step)
+    return Walk(
+        steps.first_from(bounds.lower) if bounds.HasField("lower") else 0,
+        steps.last_until(bounds.upper) if bounds.HasField("upper") else steps.END,
+        descending,
+        after,
+    )
+
+
+def _place(position: int, item: pb.SeriesQuery) -> tuple[int, int] | None:
+    if not item.search_after.token or item.search_after.finished:
+        return None
+    field = f"request.requests[{position}].search_after.token"
+    sent, last = page_tokens.decode(field, item.search_after.token, _LISTING, [int, int])
+    return sent, last
+
+
+def _check_active(context: grpc.ServicerContext) -> None:
+    if not context.is_active():
+        raise StatusError(grpc.StatusCode.CANCELLED, "The caller no longer waits for the answer.")

@@ -1,0 +1,262 @@
+"""`neptune-api serve` in a process of its own: from the first start to the last signal."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+import neptune_api
+from neptune_api.credentials import TOKEN_VARIABLE, redact
+from neptune_api.v1.ingest_pb2 import CreateRun, RunOperation
+from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
+from neptune_api.v1.projects_service_pb2 import CreateProjectRequest, GetProjectRequest
+from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
+from neptune_api.v1.users_service_pb2 import GetUserIdentityRequest
+from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
+from tests.cli.processes import COMMAND, PATIENCE, ROOT, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SELF_SIGNED = (
+    *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+    *("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"),
+)
+
+
+def test_first_start(serving: Any, process: Any, tmp_path: Path) -> None:
+    with serving("--workspace", "lab", "--username", "ann", "--log-level", "debug") as server:
+        assert server.mode == 0o600
+        assert server.ready.keys() == {"grpc_target", "http_url", "api_token", "workspace", "username"}
+        assert (server.ready["workspace"], server.ready["username"]) == ("lab", "ann")
+        assert re.fullmatch(r"127\.0\.0\.1:\d+", server.ready["grpc_target"])
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", server.ready["http_url"])
+        with neptune_api.channel(api_token=server.ready["api_token"]) as channel:
+            assert UsersServiceStub(channel).GetUserIdentity(GetUserIdentityRequest()).username == "ann"
+        called = process("call", "UsersService.GetUserIdentity", token=server.ready["api_token"])
+        assert called.no_token().json()["username"] == "ann"
+        assert [path.name for path in tmp_path.iterdir() if "ready" in path.name] == ["ready.json"]
+        result, _ = server.end()
+    assert result.code == 0
+    lines = [line.strip() for line in result.out.splitlines()]
+    assert f"export {TOKEN_VARIABLE}='{server.ready['api_token']}'" in lines
+    assert "neptune-api call UsersService.GetUserIdentity" in lines
+    assert "not in this version" in next(line for line in lines if line.startswith("HTTP"))
+    assert redact(result.err) == result.err
+    assert not server.ready_file.exists()
+
+
+def test_lines_to_paste_work(serving: Any) -> None:
+    with serving() as server:
+        said = iter(server.process.stdout.readline, "")
+        export = next(line for line in said if line.strip().startswith("export"))
+        command = next(said).strip().removeprefix("neptune-api")
+        script = f"{export}\n{shlex.quote(sys.executable)} -m neptune_api{command}"
+        pasted = subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, env=environment(), check=True, timeout=PATIENCE
+        )
+        assert json.loads(pasted.stdout)["username"] == "owner"
+
+
+def test_restart_keeps_the_token_and_what_was_acknowledged(serving: Any) -> None:
+    with serving() as server:
+        first = server.ready
+        with neptune_api.channel(api_token=first["api_token"]) as channel:
+            request = CreateProjectRequest(name="p", organization_identifier=first["workspace"])
+            project = ProjectsServiceStub(channel).CreateProject(request)
+        server.end()
+    with serving() as server:
+        assert server.ready == first
+        with neptune_api.channel(api_token=first["api_token"]) as channel:
+            found = ProjectsServiceStub(channel).GetProject(GetProjectRequest(project_identifier="local/p"))
+        assert found.id == project.id
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_it_in_time_with_calls_under_way(serving: Any, number: signal.Signals) -> None:
+    with serving() as server, neptune_api.channel(api_token=server.ready["api_token"]) as channel:
+        request = CreateProjectRequest(name="p", organization_identifier="local")
+        ProjectsServiceStub(channel).CreateProject(request)
+        ingest = IngestServiceStub(channel)
+        feed = _Endless()
+        acknowledged = ingest.SubmitAcknowledged(iter(feed), timeout=60)
+        request_ids = list(next(acknowledged).request_ids)
+        idle = ingest.SubmitAcknowledged(iter(feed.waiting, None), timeout=60)
+        result, seconds = server.end(number)
+        feed.end()
+        with pytest.raises(grpc.RpcError):
+            request_ids += [request_id for response in acknowledged for request_id in response.request_ids]
+        with pytest.raises(grpc.RpcError):
+            next(idle)
+    assert result.code == 0
+    assert seconds < 2
+    assert redact(result.err) == result.err
+    database = sqlite3.connect(f"{result_folder(server)}/store.sqlite3")
+    try:
+        kept = {row[0] for row in database.execute("SELECT request_id FROM requests")}
+    finally:
+        database.close()
+    assert kept >= set(request_ids)
+
+
+class _Endless:
+    """Operations for as long as the test wants."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._count = 0
+
+    def __iter__(self) -> Any:
+        while not self._ended.is_set():
+            self._count += 1
+            yield RunOperation(project="local/p", run_id=f"r{self._count}", create=CreateRun())
+
+    def waiting(self) -> None:
+        self._ended.wait(60)
+
+    def end(self) -> None:
+        self._ended.set()
+
+
+def result_folder(server: Any) -> Path:
+    folder: Path = server.ready_file.parent / "data"
+    return folder
+
+
+def test_early_signal_ends_it_as_well(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "serve", "--data", str(tmp_path / "data")], stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Serving")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+def test_taken_port(process: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for option in ("--grpc-port", "--http-port"):
+            result = process("serve", "--data", "data", option, port)
+            assert result.code == 2
+            assert_one_sentence(result.err, f"Cannot listen on 127.0.0.1:{port}: another program")
+
+
+def test_unwritable_folder(process: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/below"):
+        result = process("serve", "--data", folder)
+        assert result.code == 2
+        assert_one_sentence(result.err, "cannot be written")
+
+
+def test_unwritable_ready_file(process: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in ("file/ready.json", "missing/ready.json", "."):
+        result = process("serve", "--data", "data", "--ready-file", path, "--log-level", "error")
+        assert result.code == 2
+        assert_one_sentence(result.err, "The ready file")
+
+
+def test_folder_of_a_newer_version(serving: Any, process: Any, tmp_path: Path) -> None:
+    with serving() as server:
+        server.end()
+    database = sqlite3.connect(tmp_path / "data" / "store.sqlite3")
+    database.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
+    database.commit()
+    database.close()
+    result = process("serve", "--data", "data")
+    assert result.code == 2
+    assert_one_sentence(result.err, "999")
+    assert "newer" in result.err
+
+
+def test_folder_that_is_no_database(process: Any, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "store.sqlite3").write_bytes(b"not a database " * 100)
+    result = process("serve", "--data", "data")
+    assert result.code == 2
+    assert_one_sentence(result.err, "cannot be used")
+
+
+def test_second_server_on_a_folder(serving: Any, process: Any) -> None:
+    with serving() as server:
+        result = process("serve", "--data", str(server.ready_file.parent / "data"))
+        assert result.code == 2
+        assert_one_sentence(result.err, "in use by another server")
+        with neptune_api.channel(api_token=server.ready["api_token"]) as channel:
+            assert UsersServiceStub(channel).GetUserIdentity(GetUserIdentityRequest()).username == "owner"
+
+
+def test_plaintext_beyond_this_machine(process: Any) -> None:
+    result = process("serve", "--data", "data", "--host", "0.0.0.0")
+    assert result.code == 2
+    assert_one_sentence(result.err, "without TLS")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="a certificate is made with openssl")
+def test_tls(serving: Any, process: Any, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [*SELF_SIGNED, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True, timeout=PATIENCE
+    )
+    with serving("--tls-cert", str(certificate), "--tls-key", str(key), "--host", "127.0.0.1") as server:
+        token = server.ready["api_token"]
+        assert server.ready["grpc_target"].startswith("grpcs://127.0.0.1:")
+        assert server.ready["http_url"].startswith("https://127.0.0.1:")
+        answer = process("call", "UsersService.GetUserIdentity", "--ca-file", "certificate.pem", token=token)
+        assert answer.json()["username"] == "owner"
+        untrusted = process("call", "UsersService.GetUserIdentity", "--timeout", "10", token=token)
+        assert untrusted.code == 1
+        result, _ = server.end()
+        assert result.code == 0
+    half = process("serve", "--data", "other", "--tls-cert", "certificate.pem")
+    assert half.code == 2
+    assert_one_sentence(half.err, "--tls-key")
+
+
+def test_stale_ready_file_goes(process: Any, tmp_path: Path) -> None:
+    (tmp_path / "ready.json").write_text("{}")
+    (tmp_path / "file").touch()
+    assert process("serve", "--data", "file", "--ready-file", "ready.json").code == 2
+    assert not (tmp_path / "ready.json").exists()
+
+
+@pytest.mark.parametrize("package", ["sqlalchemy", "numpy", "jwt", "grpc_health", "grpc_reflection"])
+def test_missing_extra(process: Any, tmp_path: Path, package: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules['{package}'] = None\n")
+    path = f"{tmp_path}:{ROOT}"
+    result = process("serve", "--data", "data", PYTHONPATH=path)
+    assert result.code == 2
+    assert_one_sentence(result.err, f'the package {package}, which is not installed: pip install "neptune-api[server]"')
+
+
+def test_other_commands_need_no_extra(process: Any, tmp_path: Path) -> None:
+    missing = ["sqlalchemy", "numpy", "jwt", "grpc_health", "grpc_reflection"]
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({missing}))\n")
+    path = f"{tmp_path}:{ROOT}"
+    assert process("--version", PYTHONPATH=path).out.startswith("neptune-api ")
+    assert "ExchangeApiToken" in process("describe", "AuthService", PYTHONPATH=path).out
+    assert process("token", "redact", stdin="Bearer abc\n", PYTHONPATH=path).out == "Bearer <redacted>\n"
+    unreachable = process("call", "ConfigService.GetServerInfo", "--target", "grpc://127.0.0.1:1", PYTHONPATH=path)
+    assert unreachable.code == 1
+    assert unreachable.err.startswith("UNAVAILABLE: ")
+
+
+def assert_one_sentence(text: str, part: str) -> None:
+    assert part in text
+    assert text.count("\n") == 1
+    assert "Traceback" not in text

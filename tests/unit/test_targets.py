@@ -1,0 +1,206 @@
+"""Targets and tokens: what channel() makes of them, and what it refuses, before anything is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import neptune_api
+from neptune_api.channels import parse_target, resolve
+from neptune_api.credentials import ApiToken, InvalidTokenError
+from neptune_api.exceptions import UnauthorizedException
+from neptune_api.options import ChannelOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.conftest import OpenWire
+
+TOKEN = ApiToken.mint(api_url="https://neptune.example")
+GOOD = {
+    "grpcs://neptune.example:8443": ("neptune.example:8443", True, False),
+    "GRPCS://neptune.example/": ("neptune.example:443", True, False),
+    "neptune.example": ("neptune.example:443", True, False),
+    " neptune.example:1 \n": ("neptune.example:1", True, False),
+    "grpc://neptune.example:65535": ("neptune.example:65535", False, False),
+    "grpc://localhost:50051": ("localhost:50051", False, True),
+    "grpc://127.0.0.1:50051": ("127.0.0.1:50051", False, True),
+    "grpc://127.255.0.9:50051": ("127.255.0.9:50051", False, True),
+    "grpc://[::1]:50051": ("[::1]:50051", False, True),
+    "grpcs://[2001:db8::1]": ("[2001:db8::1]:443", True, False),
+    "grpc://10.0.0.1:1": ("10.0.0.1:1", False, False),
+    "grpc://127.0.0.1.evil.example:1": ("127.0.0.1.evil.example:1", False, False),
+    "grpc://localhost.evil.example:1": ("localhost.evil.example:1", False, False),
+    "unix:/run/neptune.sock": ("unix:/run/neptune.sock", False, True),
+    "unix:///run/neptune.sock": ("unix:///run/neptune.sock", False, True),
+    "unix:neptune.sock": ("unix:neptune.sock", False, True),
+}
+
+
+@pytest.mark.parametrize("target", GOOD)
+def test_targets(target: str) -> None:
+    connection = parse_target(target)
+    assert (connection.address, connection.secure, connection.local) == GOOD[target]
+
+
+BAD = {
+    "": "has no host",
+    "grpcs://": "has no host",
+    "grpcs://:443": "has no host",
+    "grpcs:///path": "has something behind the port",
+    "grpcs://host:443/path": "has something behind the port",
+    "grpcs://host:443?x=1": "has something behind the port",
+    "grpcs://host:443#x": "has something behind the port",
+    "host/path": "has something behind the port",
+    "grpcs://host:": "no number between 1 and 65535",
+    "grpc://host:": "no number between 1 and 65535",
+    "grpcs://host:x": "no number between 1 and 65535",
+    "grpcs://host:0": "no number between 1 and 65535",
+    "grpcs://host:65536": "no number between 1 and 65535",
+    "grpcs://host:-1": "no number between 1 and 65535",
+    "grpc://host": "has no port, and plaintext has no usual one",
+    "grpcs://ho st:1": "contains white space",
+    "grpcs://host\x00:1": "contains white space",
+    "grpcs://[::1": "neither a name nor an address",
+    "grpcs://::1:443": "an IPv6 address stands in brackets",
+    "ftp://host:21": "has the unknown scheme 'ftp'",
+    "dns:///host:1": "has the unknown scheme 'dns'",
+    "://host": "has the unknown scheme ''",
+    "unix:": "has no path of a socket",
+    "unix:///": "has no path of a socket",
+}
+
+
+@pytest.mark.parametrize("target", BAD)
+def test_malformed_targets_say_what_is_wrong_and_what_is_right(target: str) -> None:
+    with pytest.raises(ValueError, match="write grpcs://host:port") as caught:
+        parse_target(target)
+    assert BAD[target] in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["grpcs://ada:hunter2@host:1", "ada:hunter2@host", "ftp://ada:hunter2@host"])
+def test_a_password_in_a_target_is_refused_unseen(target: str) -> None:
+    with pytest.raises(ValueError, match="user name or password|unknown scheme") as caught:
+        parse_target(target)
+    assert "hunter2" not in str(caught.value)
+
+
+@given(st.text())
+def test_no_text_does_worse_than_a_value_error(target: str) -> None:
+    try:
+        connection = parse_target(target)
+    except (ValueError, NotImplementedError):
+        return
+    assert connection.address
+
+
+@pytest.mark.parametrize("target", ["https://neptune.example", "HTTP://127.0.0.1:8080"])
+def test_the_http_wire_is_named_as_missing(target: str) -> None:
+    with pytest.raises(NotImplementedError, match="need the HTTP wire, which this version does not have"):
+        neptune_api.channel(target, api_token=TOKEN)
+
+
+# Which token, and whether it may travel.
+
+
+def resolved(target: str | None = None, api_token: Any = None, **options: Any) -> Any:
+    return resolve(target, api_token, ChannelOptions(**options), access_token=False)
+
+
+def test_a_token_never_travels_unencrypted_to_another_host() -> None:
+    for target in (target for target, (_, secure, local) in GOOD.items() if not secure and not local):
+        with pytest.raises(ValueError, match="refusing to send a token unencrypted to .*allow_insecure_token=True"):
+            resolved(target, TOKEN)
+        with pytest.raises(ValueError, match="refusing to send a token unencrypted"):
+            neptune_api.channel(target, access_token="opaque")
+        assert not resolved(target, TOKEN, allow_insecure_token=True).secure
+        assert resolved(target, "").api_token is None
+
+
+def test_a_token_travels_encrypted_or_within_this_machine() -> None:
+    for target in (target for target, (_, secure, local) in GOOD.items() if secure or local):
+        assert resolved(target, TOKEN).api_token is TOKEN
+
+
+def test_the_address_inside_a_token_follows_the_same_rule() -> None:
+    with pytest.raises(ValueError, match="refusing to send a token unencrypted"):
+        resolved(None, ApiToken.mint(api_url="x", grpc_url="grpc://neptune.example:1"))
+
+
+def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEPTUNE_API_TOKEN", f"'{TOKEN.encode()}'\n")
+    assert resolved("h:1").api_token == TOKEN
+    assert resolved("h:1", "").api_token is None
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_no_token_at_all_says_where_one_goes(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    if value is None:
+        monkeypatch.delenv("NEPTUNE_API_TOKEN", raising=False)
+    else:
+        monkeypatch.setenv("NEPTUNE_API_TOKEN", value)
+    with pytest.raises(ValueError, match="pass api_token or set NEPTUNE_API_TOKEN; api_token='' is for anonymous"):
+        neptune_api.channel("h:1")
+
+
+def test_an_undecodable_token_says_what_one_looks_like(monkeypatch: pytest.MonkeyPatch, open_channel: OpenWire) -> None:
+    with pytest.raises(InvalidTokenError, match="from the api_token argument is not valid.*base64 text of a JSON obj"):
+        open_channel("h:1", api_token="garbage")
+    monkeypatch.setenv("NEPTUNE_API_TOKEN", "garbage")
+    with pytest.raises(UnauthorizedException, match="from NEPTUNE_API_TOKEN is not valid"):
+        open_channel("h:1")
+
+
+def test_the_token_says_where_to_connect() -> None:
+    assert resolved(None, ApiToken.mint(api_url="x", grpc_url="grpcs://h:7")).address == "h:7"
+    with pytest.raises(
+        ValueError, match="knows no gRPC address .grpc_url., only https://neptune.example; pass a target"
+    ):
+        resolved(None, TOKEN)
+    with pytest.raises(ValueError, match="no target"):
+        resolved(None, "")
+
+
+def test_a_target_wins_over_the_token() -> None:
+    assert resolved("other:1", ApiToken.mint(api_url="x", grpc_url="grpcs://h:7")).address == "other:1"
+
+
+def test_two_kinds_of_token_are_one_too_many(open_channel: OpenWire) -> None:
+    with pytest.raises(ValueError, match="either api_token or access_token"):
+        open_channel("h:1", api_token=TOKEN, access_token="x")
+
+
+def test_tls_files_and_plaintext_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="ca_file, server_name mean something with TLS only"):
+        resolved("grpc://127.0.0.1:1", TOKEN, ca_file="ca.pem", server_name="x")
+
+
+def test_certificate_files_are_checked_at_once(tmp_path: Path, open_channel: OpenWire) -> None:
+    with pytest.raises(FileNotFoundError, match="missing.pem"):
+        open_channel("h:1", api_token=TOKEN, options=ChannelOptions(ca_file=tmp_path / "missing.pem"))
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    with pytest.raises(ValueError, match="ca_file .* is not a PEM file"):
+        open_channel("h:1", api_token=TOKEN, options=ChannelOptions(ca_file=empty))
+
+
+def test_a_loopback_target_ignores_proxies() -> None:
+    arguments = dict(resolved("grpc://127.0.0.1:1", TOKEN).arguments(ChannelOptions()))
+    assert arguments["grpc.enable_http_proxy"] == 0
+    assert "grpc.enable_http_proxy" not in dict(resolved("h:1", TOKEN).arguments(ChannelOptions()))
+
+
+def test_an_aio_channel_needs_a_loop() -> None:
+    with pytest.raises(RuntimeError, match="must be called in a coroutine"):
+        neptune_api.aio.channel("h:1", api_token=TOKEN)
+
+
+def test_no_repr_shows_the_token() -> None:
+    connection = resolved("h:1", TOKEN)
+    assert TOKEN.api_key not in repr(connection)
+    with neptune_api.channel("h:1", api_token=TOKEN) as channel:
+        assert TOKEN.api_key not in repr(channel)
+        assert TOKEN.encode() not in repr(vars(channel))
