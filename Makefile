@@ -32,7 +32,7 @@ protos: .venv/quickstart.stamp ## Compile proto/ into the generated parts of the
 	@$(BIN)/python build_protos.py
 
 clean: ## Remove .venv, .tools and every build product
-	rm -rf .venv .tools build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .tools quickstart-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find neptune_api tests examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -265,6 +265,8 @@ class RunReader:
         while queries:
             query = models.SeriesValuesQuery(requests=queries.values())
             response = self._series.GetSeriesValues(models.GetSeriesValuesRequest(request=query))
+            if not response.series:
+                raise RuntimeError(f"the server returned nothing for {', '.join(queries)}")
             for item in response.series:
                 points[item.request_id] += map(read_point, item.series_values.values)
                 if item.search_after.finished:

@@ -24,6 +24,8 @@ from tests.environments import ROOT, Environment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# What the C part of older protobufs does to define its types draws a warning from Python 3.12 and 3.13.
+PROTOBUFS_OWN = "ignore:Type google._upb._message:DeprecationWarning"
 IMPLEMENTATIONS = ("upb", "python")
 COLUMNS = ("row", "protobuf", "implementation", "grpcio", "modules", "messages", "calls")
 
@@ -66,7 +68,7 @@ class Row:
 def probe(environment: Environment, command: str, **variables: str) -> dict[str, Any]:
     """Run a command of the probe in an environment and return what it found; raise RowError when it fails."""
     done = subprocess.run(
-        [environment.python(), "-I", "-W", "error", ROOT / "tests/probe.py", command],
+        [environment.python(), "-I", "-W", "error", "-W", PROTOBUFS_OWN, ROOT / "tests/probe.py", command],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,

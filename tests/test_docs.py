@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
+from google.protobuf import descriptor_pool
 
 from neptune_api import __version__
+from neptune_api.exceptions import NeptuneApiError, UnimplementedException
 from neptune_api.server import LocalServer, limits
 
 if TYPE_CHECKING:
@@ -292,6 +295,35 @@ def test_the_table_of_limits_is_that_of_the_server() -> None:
         "outcome of a submitted request": (f"kept for {limits.REQUEST_STATUS_RETENTION_SECONDS // 86400} days",),
     }
     assert (limits.MAX_WHOLE_STEP, limits.MICROS_PER_STEP) == (10**12, 10**6)
+
+
+def test_the_states_of_rpcs_are_those_of_the_server() -> None:
+    table = rows("docs/coverage.md", "# Coverage")
+    stated = {rpc for rpc, (_, state) in table.items() if state.startswith("UNIMPLEMENTED: ")}
+    assert all(state == "works" for rpc, (_, state) in table.items() if rpc not in stated)
+    found, codes = set(), set()
+    pool = descriptor_pool.Default()
+    with LocalServer() as server, server.channel() as channel:
+        for rpc in table:
+            service, _, method = rpc.partition(".")
+            descriptor = pool.FindServiceByName(f"neptune_api.v1.{service}").methods_by_name[method]
+            kind = f"{_side(descriptor.client_streaming)}_{_side(descriptor.server_streaming)}"
+            call = getattr(channel, kind)(f"/neptune_api.v1.{service}/{method}")
+            # The empty request is fine for some and refused by others, but only what is missing is UNIMPLEMENTED.
+            try:
+                answer = call(iter([b""]) if descriptor.client_streaming else b"")
+                if descriptor.server_streaming:
+                    list(answer)
+            except UnimplementedException:
+                found.add(rpc)
+            except NeptuneApiError as error:
+                codes.add(error.code())
+    assert found == stated
+    assert grpc.StatusCode.INTERNAL not in codes
+
+
+def _side(is_stream: bool) -> str:
+    return "stream" if is_stream else "unary"
 
 
 def test_the_changelog_begins_with_this_version() -> None:

@@ -63,18 +63,18 @@ def log(
     create: bool = True,
     **creation: Any,
 ) -> None:
-    """Create a run (see operations.create) and log single values, series (step -> value) and tags to it."""
+    """Create a run (see operations.create) and log single values, series (step -> value) and tags to it.
+
+    Times of points are START_MS and the milliseconds after it, in the order of each series.
+    """
     sent = [operations.create(run, project=project, **creation)] if create else []
     snapshots = []
     if configs or tags:
         sets = {"sys/tags": operations.change(add=tags)} if tags else None
         snapshots.append(operations.snapshot(assign=configs, sets=sets))
-    by_step: dict[float, dict[str, Any]] = {}
     for path, points in (series or {}).items():
-        for step, value in points.items():
-            by_step.setdefault(step, {})[path] = value
-    for step, values in by_step.items():
-        snapshots.append(operations.snapshot(values, step, operations.START_MS + round(step)))
+        for position, (step, value) in enumerate(points.items()):
+            snapshots.append(operations.snapshot({path: value}, step, operations.START_MS + position))
     if snapshots:
         sent.append(operations.update(*snapshots, run=run, project=project))
     codes = submit(connection, *sent)

@@ -613,6 +613,7 @@ def test_interceptors_of_others_stack_on_our_channel(fake_server: FakeServer, sy
 
 
 def test_channel_ready_future_and_subscribe(sync_channel: grpc.Channel) -> None:
+    before = set(threading.enumerate())
     grpc.channel_ready_future(sync_channel).result(PATIENCE)
     ready = threading.Event()
 
@@ -623,6 +624,8 @@ def test_channel_ready_future_and_subscribe(sync_channel: grpc.Channel) -> None:
     sync_channel.subscribe(changed, try_to_connect=True)
     assert ready.wait(PATIENCE)
     sync_channel.unsubscribe(changed)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)  # gRPC polls the state on a thread that dies loudly when the channel is closed first
 
 
 def test_methods_may_be_registered(fake_server: FakeServer, sync_channel: Any) -> None:

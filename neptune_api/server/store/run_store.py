@@ -106,7 +106,7 @@ class RunStore:
         attribute = run.attributes.get(name)
         if attribute is None:
             attribute = self.add(run, name, type_)
-        elif attribute.value == value and not isinstance(value, float):  # 0.0 equals -0.0
+        elif attribute.value == value:
             return
         attribute.value = value
         run.changed[name] = attribute
