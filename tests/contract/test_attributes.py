@@ -280,10 +280,11 @@ def test_the_last_values_of_other_series_are_cut_at_the_fork_too(
     assert found["file"].file_ref_series_properties.last.path == "f3"
     assert found["file"].file_ref_series_properties.last_step == 3
     assert found["text"].string_series_properties.last == "t3"
+    later = operations.START_MS + 1000
     submit(
         connection,
-        operations.append({"file": operations.file("new")}, 3, run="root", project=identifier),
-        operations.append({"file": operations.file("between")}, 3.25, run="root", project=identifier),
+        operations.append({"file": operations.file("new")}, 3, later, run="root", project=identifier),
+        operations.append({"file": operations.file("between")}, 3.25, later, run="root", project=identifier),
     )
     found = by_name(attributes, run_of(connection, identifier, "child").id, "file")
     assert found["file"].file_ref_series_properties.last.path == "between"
