@@ -100,12 +100,7 @@ class _Call(grpc.aio.Call):
         return call
 
     def _failed(self, error: grpc.RpcError) -> Exception:
-        error = self._final_status() or error
         return error if self._translate is None else self._translate(error)
-
-    def _final_status(self) -> grpc.aio.AioRpcError | None:
-        """Return how the call ended, where gRPC may have forgotten."""
-        return None
 
     def cancel(self) -> bool:
         """Cancel the call; return False if it has ended."""
@@ -152,9 +147,7 @@ class _Call(grpc.aio.Call):
             call = await self._started()
         except grpc.RpcError as error:
             return getattr(error, name)()
-        said = await getattr(call, name)()
-        final = self._final_status()
-        return said if final is None else getattr(final, name)()
+        return await getattr(call, name)()
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
         """Return the metadata sent before the first response; waits for it."""
@@ -250,23 +243,35 @@ class _StreamResponse(_Call):
             call = await self._again(call, failure)
 
 
+def _is_made_up(error: grpc.RpcError) -> bool:
+    return error.code() is grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
+
+
 class _StreamRequest(_Call):
     _status: grpc.aio.AioRpcError | None = None
+    """How the server ended the call."""
+
+    # When a server ends a call while a request is being written, grpc.aio puts INTERNAL, "Internal error from Core", in
+    # the place of the server's status or the other way round (https://github.com/grpc/grpc/issues/36066).
 
     def _attach(self, call: Any) -> None:
         super()._attach(call)
         call.add_done_callback(self._note_status)
 
     def _note_status(self, call: Any) -> None:
-        # When a server ends a call while a request is being written, grpc.aio first has the server's status and then
-        # puts INTERNAL, "Internal error from Core", in its place (https://github.com/grpc/grpc/issues/36066).
         names = ("code", "initial_metadata", "trailing_metadata", "details", "debug_error_string")
         parts = [_at_once(getattr(call, name)()) for name in names]
-        if self._status is None and parts[0] is not None:
-            self._status = grpc.aio.AioRpcError(*parts)
+        if parts[0] is not None:
+            status = grpc.aio.AioRpcError(*parts)
+            if not _is_made_up(status):
+                self._status = status
 
-    def _final_status(self) -> grpc.aio.AioRpcError | None:
-        return self._status
+    def _failed(self, error: grpc.RpcError) -> Exception:
+        return super()._failed(self._status if self._status is not None and _is_made_up(error) else error)
+
+    async def _finished(self, name: str) -> Any:
+        said = await super()._finished(name)
+        return said if self._status is None else getattr(self._status, name)()
 
     @property
     def _done_writing_flag(self) -> bool:

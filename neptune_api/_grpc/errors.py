@@ -39,9 +39,12 @@ def translate(error: grpc.RpcError, method: str, known: tuple[str, ...] = ()) ->
     if not isinstance(code, grpc.StatusCode):
         code = grpc.StatusCode.UNKNOWN
     said = str(_read(error, "details") or "") if hasattr(error, "details") else str(error)
-    # A stream or future is its own error, and gRPC makes whoever asks one that was cancelled for this wait for ever.
-    debug = "" if hasattr(error, "__next__") else str(_read(error, "debug_error_string") or "")
-    initial, trailing = _read(error, "initial_metadata") or (), _read(error, "trailing_metadata") or ()
+    trailing = _read(error, "trailing_metadata") or ()
+    # A sync stream or future is its own error, and waits for what it does not have: for the debug text for ever when it
+    # was cancelled, for the initial metadata while this runs on the very thread that would bring it.
+    alive = hasattr(error, "__next__")
+    debug = "" if alive else str(_read(error, "debug_error_string") or "")
+    initial = () if alive else _read(error, "initial_metadata") or ()
     shown = str(error)
     made = exception_class(code)(
         redact(said, *known),

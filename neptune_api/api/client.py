@@ -84,7 +84,8 @@ class Client(ClientBase):
         timeout: float | None = None,
         metadata: Metadata | None = None,
     ) -> models.AttributeValues:
-        """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells.
+        """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells. A page of large
+        values ends before its limit, after 16 MiB.
 
         Errors: INVALID_ARGUMENT for a bad regular expression, type, limit or token; NOT_FOUND for the project.
 
@@ -1213,7 +1214,8 @@ class Client(ClientBase):
 
         Every request id is answered; an unknown run or attribute has no points. A page with fewer points than the limit
         is the last one of its series. Errors: INVALID_ARGUMENT for a missing limit, one over 1,000,000, repeated
-        request ids or a malformed identifier; NOT_FOUND for a project.
+        request ids or a malformed identifier; NOT_FOUND for a project; RESOURCE_EXHAUSTED for an answer of more than
+        5,000,000 points.
 
         RPC: `SeriesService.GetFloatSeriesValues`, `POST /api/leaderboard/v1/proto/attributes/series/float`.
 

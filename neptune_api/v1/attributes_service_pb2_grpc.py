@@ -44,7 +44,8 @@ class AttributesServiceServicer(object):
     """
 
     def QueryAttributeValues(self, request, context):
-        """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells.
+        """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells. A page of large
+        values ends before its limit, after 16 MiB.
 
         Errors: INVALID_ARGUMENT for a bad regular expression, type, limit or token; NOT_FOUND for the project.
         """

@@ -36,7 +36,8 @@ class AttributesServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AttributesServiceAsyncStub: ...
     QueryAttributeValues: _grpc.UnaryUnaryMultiCallable[_attributes_service_pb2.QueryAttributeValuesRequest, _attributes_pb2.AttributeValues]
-    """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells.
+    """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells. A page of large
+    values ends before its limit, after 16 MiB.
 
     Errors: INVALID_ARGUMENT for a bad regular expression, type, limit or token; NOT_FOUND for the project.
     """
@@ -63,7 +64,8 @@ class AttributesServiceAsyncStub(AttributesServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     QueryAttributeValues: _aio.UnaryUnaryMultiCallable[_attributes_service_pb2.QueryAttributeValuesRequest, _attributes_pb2.AttributeValues]  # type: ignore[assignment]
-    """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells.
+    """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells. A page of large
+    values ends before its limit, after 16 MiB.
 
     Errors: INVALID_ARGUMENT for a bad regular expression, type, limit or token; NOT_FOUND for the project.
     """
@@ -92,7 +94,8 @@ class AttributesServiceServicer:
         request: _attributes_service_pb2.QueryAttributeValuesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_attributes_pb2.AttributeValues, _abc.Awaitable[_attributes_pb2.AttributeValues]]:
-        """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells.
+        """Gets attribute values of the runs of a project, by run and path, in pages of attribute cells. A page of large
+        values ends before its limit, after 16 MiB.
 
         Errors: INVALID_ARGUMENT for a bad regular expression, type, limit or token; NOT_FOUND for the project.
         """

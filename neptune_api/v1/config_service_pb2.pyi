@@ -239,6 +239,18 @@ class Limits(_message.Message):
     MAX_USERNAME_BYTES_FIELD_NUMBER: _builtins.int
     REQUEST_STATUS_RETENTION_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_OPERATION_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_DETAIL_IDS_FIELD_NUMBER: _builtins.int
+    MAX_FLOAT_SERIES_PER_QUERY_FIELD_NUMBER: _builtins.int
+    MAX_POINTS_PER_ANSWER_FIELD_NUMBER: _builtins.int
+    MAX_SERIES_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_VALUES_PAGE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_USERS_PER_LISTING_FIELD_NUMBER: _builtins.int
+    MAX_TOKEN_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_EMAIL_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_PERSON_NAME_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_AVATAR_URL_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_DISPLAY_CLASS_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_IDEMPOTENCY_KEY_BYTES_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Largest request message on either wire, in bytes."""
     max_run_id_bytes: _builtins.int
@@ -285,6 +297,30 @@ class Limits(_message.Message):
     """How long the outcome of a submitted request can be asked for, in seconds."""
     max_operation_bytes: _builtins.int
     """Largest operation that can be submitted."""
+    max_detail_ids: _builtins.int
+    """Most request ids in one query for details."""
+    max_float_series_per_query: _builtins.int
+    """Most float series in one query."""
+    max_points_per_answer: _builtins.int
+    """Most points in one answer, all float series together."""
+    max_series_answer_bytes: _builtins.int
+    """Most bytes of points of other series in one answer."""
+    max_values_page_bytes: _builtins.int
+    """Most bytes on one page of attribute values."""
+    max_users_per_listing: _builtins.int
+    """Most users in one listing."""
+    max_token_bytes: _builtins.int
+    """Longest API token or refresh token."""
+    max_email_bytes: _builtins.int
+    """Longest e-mail address."""
+    max_person_name_bytes: _builtins.int
+    """Longest first or last name of a user."""
+    max_avatar_url_bytes: _builtins.int
+    """Longest address of an avatar."""
+    max_display_class_bytes: _builtins.int
+    """Longest class for display of a project."""
+    max_idempotency_key_bytes: _builtins.int
+    """Longest idempotency key."""
     def __init__(
         self,
         *,
@@ -311,10 +347,22 @@ class Limits(_message.Message):
         max_username_bytes: _builtins.int = ...,
         request_status_retention_seconds: _builtins.int = ...,
         max_operation_bytes: _builtins.int = ...,
+        max_detail_ids: _builtins.int = ...,
+        max_float_series_per_query: _builtins.int = ...,
+        max_points_per_answer: _builtins.int = ...,
+        max_series_answer_bytes: _builtins.int = ...,
+        max_values_page_bytes: _builtins.int = ...,
+        max_users_per_listing: _builtins.int = ...,
+        max_token_bytes: _builtins.int = ...,
+        max_email_bytes: _builtins.int = ...,
+        max_person_name_bytes: _builtins.int = ...,
+        max_avatar_url_bytes: _builtins.int = ...,
+        max_display_class_bytes: _builtins.int = ...,
+        max_idempotency_key_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attribute_path_bytes", b"max_attribute_path_bytes", "max_bulk_runs", b"max_bulk_runs", "max_datetime_millis", b"max_datetime_millis", "max_experiment_name_bytes", b"max_experiment_name_bytes", "max_file_ref_bytes", b"max_file_ref_bytes", "max_histogram_edges", b"max_histogram_edges", "max_operation_bytes", b"max_operation_bytes", "max_page_size", b"max_page_size", "max_points_per_series", b"max_points_per_series", "max_project_description_bytes", b"max_project_description_bytes", "max_project_key_length", b"max_project_key_length", "max_project_name_bytes", b"max_project_name_bytes", "max_request_bytes", b"max_request_bytes", "max_run_id_bytes", b"max_run_id_bytes", "max_series_query_path_bytes", b"max_series_query_path_bytes", "max_status_ids", b"max_status_ids", "max_step", b"max_step", "max_string_bytes", b"max_string_bytes", "max_string_set_bytes", b"max_string_set_bytes", "max_username_bytes", b"max_username_bytes", "min_datetime_millis", b"min_datetime_millis", "request_status_retention_seconds", b"request_status_retention_seconds", "step_resolution", b"step_resolution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attribute_path_bytes", b"max_attribute_path_bytes", "max_avatar_url_bytes", b"max_avatar_url_bytes", "max_bulk_runs", b"max_bulk_runs", "max_datetime_millis", b"max_datetime_millis", "max_detail_ids", b"max_detail_ids", "max_display_class_bytes", b"max_display_class_bytes", "max_email_bytes", b"max_email_bytes", "max_experiment_name_bytes", b"max_experiment_name_bytes", "max_file_ref_bytes", b"max_file_ref_bytes", "max_float_series_per_query", b"max_float_series_per_query", "max_histogram_edges", b"max_histogram_edges", "max_idempotency_key_bytes", b"max_idempotency_key_bytes", "max_operation_bytes", b"max_operation_bytes", "max_page_size", b"max_page_size", "max_person_name_bytes", b"max_person_name_bytes", "max_points_per_answer", b"max_points_per_answer", "max_points_per_series", b"max_points_per_series", "max_project_description_bytes", b"max_project_description_bytes", "max_project_key_length", b"max_project_key_length", "max_project_name_bytes", b"max_project_name_bytes", "max_request_bytes", b"max_request_bytes", "max_run_id_bytes", b"max_run_id_bytes", "max_series_answer_bytes", b"max_series_answer_bytes", "max_series_query_path_bytes", b"max_series_query_path_bytes", "max_status_ids", b"max_status_ids", "max_step", b"max_step", "max_string_bytes", b"max_string_bytes", "max_string_set_bytes", b"max_string_set_bytes", "max_token_bytes", b"max_token_bytes", "max_username_bytes", b"max_username_bytes", "max_users_per_listing", b"max_users_per_listing", "max_values_page_bytes", b"max_values_page_bytes", "min_datetime_millis", b"min_datetime_millis", "request_status_retention_seconds", b"request_status_retention_seconds", "step_resolution", b"step_resolution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,7 +11,8 @@ class RunsServiceStub(object):
 
     A run is identified by `workspace/project/SHORT-ID`, by its UUID or by `CUSTOM/workspace/project/<run id>`; where a
     request names the project, the short id alone will do. Bulk operations never fail as a whole because of single runs:
-    those are listed with a reason.
+    those are listed with a reason. Nothing can be changed in an archived project: FAILED_PRECONDITION
+    (WRITE_ACCESS_DENIED_TO_ARCHIVED_PROJECT).
     """
 
     def __init__(self, channel):
@@ -72,7 +73,8 @@ class RunsServiceServicer(object):
 
     A run is identified by `workspace/project/SHORT-ID`, by its UUID or by `CUSTOM/workspace/project/<run id>`; where a
     request names the project, the short id alone will do. Bulk operations never fail as a whole because of single runs:
-    those are listed with a reason.
+    those are listed with a reason. Nothing can be changed in an archived project: FAILED_PRECONDITION
+    (WRITE_ACCESS_DENIED_TO_ARCHIVED_PROJECT).
     """
 
     def CreateRun(self, request, context):
@@ -220,7 +222,8 @@ class RunsService(object):
 
     A run is identified by `workspace/project/SHORT-ID`, by its UUID or by `CUSTOM/workspace/project/<run id>`; where a
     request names the project, the short id alone will do. Bulk operations never fail as a whole because of single runs:
-    those are listed with a reason.
+    those are listed with a reason. Nothing can be changed in an archived project: FAILED_PRECONDITION
+    (WRITE_ACCESS_DENIED_TO_ARCHIVED_PROJECT).
     """
 
     @staticmethod

@@ -32,7 +32,8 @@ class RunsServiceStub:
 
     A run is identified by `workspace/project/SHORT-ID`, by its UUID or by `CUSTOM/workspace/project/<run id>`; where a
     request names the project, the short id alone will do. Bulk operations never fail as a whole because of single runs:
-    those are listed with a reason.
+    those are listed with a reason. Nothing can be changed in an archived project: FAILED_PRECONDITION
+    (WRITE_ACCESS_DENIED_TO_ARCHIVED_PROJECT).
     """
 
     @_typing.overload
@@ -95,7 +96,8 @@ class RunsServiceAsyncStub(RunsServiceStub):
 
     A run is identified by `workspace/project/SHORT-ID`, by its UUID or by `CUSTOM/workspace/project/<run id>`; where a
     request names the project, the short id alone will do. Bulk operations never fail as a whole because of single runs:
-    those are listed with a reason.
+    those are listed with a reason. Nothing can be changed in an archived project: FAILED_PRECONDITION
+    (WRITE_ACCESS_DENIED_TO_ARCHIVED_PROJECT).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -154,7 +156,8 @@ class RunsServiceServicer:
 
     A run is identified by `workspace/project/SHORT-ID`, by its UUID or by `CUSTOM/workspace/project/<run id>`; where a
     request names the project, the short id alone will do. Bulk operations never fail as a whole because of single runs:
-    those are listed with a reason.
+    those are listed with a reason. Nothing can be changed in an archived project: FAILED_PRECONDITION
+    (WRITE_ACCESS_DENIED_TO_ARCHIVED_PROJECT).
     """
 
     def CreateRun(

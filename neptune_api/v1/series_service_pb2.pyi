@@ -168,7 +168,7 @@ class SeriesValuesQuery(_message.Message):
     SIZE_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     per_series_points_limit: _builtins.int
-    """Most points of each series in this answer; 0 gives none. Absent: no limit but that of the answer's size."""
+    """Most points of each series, on all pages of its walk together; 0 gives none. Absent: all."""
     order: _queries_pb2.SortDirection.ValueType
     """Direction. Default ascending."""
     size_limit_bytes: _builtins.int

@@ -59,7 +59,7 @@ class SeriesServiceServicer(object):
         Every request id is answered; an unknown run or attribute has no points. A page with fewer points than the limit
         is the last one of its series.
         Errors: INVALID_ARGUMENT for a missing limit, one over 1,000,000, repeated request ids or a malformed identifier;
-        NOT_FOUND for a project.
+        NOT_FOUND for a project; RESOURCE_EXHAUSTED for an answer of more than 5,000,000 points.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

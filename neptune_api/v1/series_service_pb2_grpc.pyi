@@ -41,7 +41,7 @@ class SeriesServiceStub:
     Every request id is answered; an unknown run or attribute has no points. A page with fewer points than the limit
     is the last one of its series.
     Errors: INVALID_ARGUMENT for a missing limit, one over 1,000,000, repeated request ids or a malformed identifier;
-    NOT_FOUND for a project.
+    NOT_FOUND for a project; RESOURCE_EXHAUSTED for an answer of more than 5,000,000 points.
     """
     GetSeriesValues: _grpc.UnaryUnaryMultiCallable[_series_service_pb2.GetSeriesValuesRequest, _series_pb2.SeriesValuesResponse]
     """Gets points of string, histogram and file series. Needs viewer.
@@ -83,7 +83,7 @@ class SeriesServiceAsyncStub(SeriesServiceStub):
     Every request id is answered; an unknown run or attribute has no points. A page with fewer points than the limit
     is the last one of its series.
     Errors: INVALID_ARGUMENT for a missing limit, one over 1,000,000, repeated request ids or a malformed identifier;
-    NOT_FOUND for a project.
+    NOT_FOUND for a project; RESOURCE_EXHAUSTED for an answer of more than 5,000,000 points.
     """
     GetSeriesValues: _aio.UnaryUnaryMultiCallable[_series_service_pb2.GetSeriesValuesRequest, _series_pb2.SeriesValuesResponse]  # type: ignore[assignment]
     """Gets points of string, histogram and file series. Needs viewer.
@@ -127,7 +127,7 @@ class SeriesServiceServicer:
         Every request id is answered; an unknown run or attribute has no points. A page with fewer points than the limit
         is the last one of its series.
         Errors: INVALID_ARGUMENT for a missing limit, one over 1,000,000, repeated request ids or a malformed identifier;
-        NOT_FOUND for a project.
+        NOT_FOUND for a project; RESOURCE_EXHAUSTED for an answer of more than 5,000,000 points.
         """
 
     def GetSeriesValues(

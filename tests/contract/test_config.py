@@ -57,3 +57,10 @@ def test_server_tells_every_limit(stub: ConfigServiceStub) -> None:
         enforced = DERIVED[field.name] if field.name in DERIVED else getattr(limits, field.name.upper())
         assert getattr(told, field.name) == enforced
         assert enforced
+
+
+def test_every_limit_is_told() -> None:
+    told = {field.name.upper() for field in pb.Limits.DESCRIPTOR.fields}
+    derived = {"MICROS_PER_STEP", "MAX_WHOLE_STEP", "MIN_DATETIME_MS", "MAX_DATETIME_MS"}
+    constants = {name for name in vars(limits) if name.isupper()}
+    assert constants - derived == told - {name.upper() for name in DERIVED}

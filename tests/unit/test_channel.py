@@ -668,7 +668,7 @@ def test_an_aio_call_tells_all_about_itself(aio_wire: AioWire) -> None:
         for _ in range(2):  # first with a token to be fetched, then with one at hand
             call = stub.Authorize(EMPTY)
             ended = asyncio.Event()
-            call.add_done_callback(lambda done, event=ended: event.set())
+            call.add_done_callback(lambda _, event=ended: event.set())
             assert not call.done()
             assert not call.cancelled()
             await call.wait_for_connection()
@@ -858,16 +858,16 @@ def test_an_aio_channel_has_a_state(aio_wire: AioWire) -> None:
     aio_wire.run(main())
 
 
-def test_closing_an_aio_channel_ends_calls_that_wait_for_a_token(fake_server: FakeServer) -> None:
+def test_closing_an_aio_channel_ends_calls_that_wait_for_a_token(fake_server: FakeServer, aio_wire: AioWire) -> None:
     async def main() -> None:
         fake_server.script("ExchangeApiToken", fake_server.hang)
-        async with neptune_api.aio.channel(api_token=fake_server.api_token) as channel:
+        async with aio_wire.channel as channel:
             task = asyncio.create_task(_result(AuthServiceStub(channel).Authorize(EMPTY)))
             await asyncio.to_thread(fake_server.wait_for, "ExchangeApiToken")
         with pytest.raises(CancelledException, match="closed while the call waited"):
             await task
 
-    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    aio_wire.run(main())
 
 
 def test_interceptors_of_others_run_below_an_aio_channel(fake_server: FakeServer) -> None:

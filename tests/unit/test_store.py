@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from neptune_api.server.store import schema, store
 from neptune_api.server.store.store import StoreClosedError
 from neptune_api.v1.queries_pb2 import AttributeType
 from tests.ingest_model import Create, Model, Snapshot, Update, columns_of
@@ -122,6 +124,65 @@ def test_what_was_accepted_before_closing_is_applied_after_opening(tmp_path: Pat
         assert [number for _, _, number in bench.content("run").points["m"]] == [float(number) for number in range(10)]
 
 
+def test_closing_does_not_wait_for_all_that_was_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_STOP_SECONDS", 0.3)
+    count, points = 60, 1500
+    bench = Bench(tmp_path, durable=False)
+    run = [update(*(snapshot({"m": 1.0}, i * points + j) for j in range(points))) for i in range(count)]
+    ids = bench.submit(create(), *run)
+    applying = threading.Event()
+    sa.event.listen(bench.database._engine, "begin", lambda _: applying.set())
+    bench.start()
+    assert applying.wait(TIMEOUT)
+    bench.store.close()
+    # A thread that goes on would write into a folder that belongs to the next server.
+    assert not bench.store._applier._thread.is_alive()
+    bench.database.close()
+    with Bench(tmp_path, durable=False) as bench:
+        assert bench.results(ids) == [{"OK": 1}] + [{"OK": points}] * count
+        assert bench.content("run").totals == {"m": count * points}
+
+
+def test_closing_under_load_loses_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, durable=False).start()
+    bench.apply_one(create())
+    threads = 8
+    begun = threading.Barrier(threads + 1)
+
+    def write(thread: int) -> list[str]:
+        begun.wait(TIMEOUT)
+        ids: list[str] = []
+        with contextlib.suppress(StoreClosedError):
+            while True:
+                ids += bench.submit(append({f"m{thread}": float(len(ids))}, len(ids)))
+        return ids
+
+    with ThreadPoolExecutor(threads) as pool:
+        writing = [pool.submit(write, thread) for thread in range(threads)]
+        begun.wait(TIMEOUT)
+        bench.apply_one(assign({"a": 1}))
+        bench.store.close()
+        accepted = [future.result(TIMEOUT) for future in writing]
+    bench.database.close()
+    with Bench(tmp_path, durable=False) as bench:
+        for thread, ids in enumerate(accepted):
+            assert bench.results(ids) == [{"OK": 1}] * len(ids)
+            points = bench.content("run").points.get(f"m{thread}", [])
+            assert [number for _, _, number in points] == [float(number) for number in range(len(ids))]
+
+
+def test_old_outcomes_are_forgotten_at_the_start(tmp_path: Path) -> None:
+    with Bench(tmp_path, durable=False) as bench:
+        ids = bench.submit(create(), create())
+        bench.results(ids)
+        with bench.database.write() as connection:
+            old = schema.requests.c.request_id == ids[0]
+            connection.execute(schema.requests.update().where(old).values(accepted_ms=0))
+    with Bench(tmp_path, durable=False) as bench:
+        outcomes = bench.store.outcomes(ids)
+        assert [outcome is None for outcome in outcomes] == [True, False]
+
+
 CRASHING = """
 import os, sys
 from pathlib import Path
@@ -223,7 +284,7 @@ OPERATIONS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(operations=st.lists(OPERATIONS, min_size=1, max_size=14), cut=st.integers(0, 14))
 def test_batches_and_restarts_make_no_difference(operations: list[Create | Update], cut: int) -> None:
     operations = [Create("r1"), *operations]

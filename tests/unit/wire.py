@@ -315,8 +315,15 @@ class AioWire(Wire):
     def close(self) -> None:
         """Close the channel and the loop."""
         self.run(self.channel.close())
+        self.run(self._settle())
         self.run(self.loop.shutdown_asyncgens())
         self.loop.close()
+
+    async def _settle(self) -> None:
+        # Cancelled calls end a moment later. If the loop is gone by then, gRPC keeps their channel and its thread.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            await asyncio.wait(left)
 
     async def _await(self, call: Callable[[], Any]) -> Any:
         return await call()

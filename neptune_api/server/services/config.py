@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neptune_api._version import __version__
 from neptune_api.server import limits
@@ -43,28 +43,11 @@ class ConfigService(ConfigServiceServicer):
 
 def enforced_limits() -> Limits:
     """Return every limit that the server enforces."""
-    return Limits(
-        max_request_bytes=limits.MAX_REQUEST_BYTES,
-        max_run_id_bytes=limits.MAX_RUN_ID_BYTES,
-        max_experiment_name_bytes=limits.MAX_EXPERIMENT_NAME_BYTES,
-        max_attribute_path_bytes=limits.MAX_ATTRIBUTE_PATH_BYTES,
-        max_string_bytes=limits.MAX_STRING_BYTES,
-        max_string_set_bytes=limits.MAX_STRING_SET_BYTES,
-        max_file_ref_bytes=limits.MAX_FILE_REF_BYTES,
-        max_histogram_edges=limits.MAX_HISTOGRAM_EDGES,
-        max_step=limits.MAX_WHOLE_STEP,
-        step_resolution=1 / limits.MICROS_PER_STEP,
-        min_datetime_millis=limits.MIN_DATETIME_MS,
-        max_datetime_millis=limits.MAX_DATETIME_MS,
-        max_status_ids=limits.MAX_STATUS_IDS,
-        max_project_name_bytes=limits.MAX_PROJECT_NAME_BYTES,
-        max_project_key_length=limits.MAX_PROJECT_KEY_LENGTH,
-        max_project_description_bytes=limits.MAX_PROJECT_DESCRIPTION_BYTES,
-        max_bulk_runs=limits.MAX_BULK_RUNS,
-        max_page_size=limits.MAX_PAGE_SIZE,
-        max_points_per_series=limits.MAX_POINTS_PER_SERIES,
-        max_series_query_path_bytes=limits.MAX_SERIES_QUERY_PATH_BYTES,
-        max_username_bytes=limits.MAX_USERNAME_BYTES,
-        request_status_retention_seconds=limits.REQUEST_STATUS_RETENTION_SECONDS,
-        max_operation_bytes=limits.MAX_OPERATION_BYTES,
-    )
+    named: dict[str, Any] = {field.name: getattr(limits, field.name.upper(), None) for field in Limits.DESCRIPTOR.fields}
+    derived: dict[str, Any] = {
+        "max_step": limits.MAX_WHOLE_STEP,
+        "step_resolution": 1 / limits.MICROS_PER_STEP,
+        "min_datetime_millis": limits.MIN_DATETIME_MS,
+        "max_datetime_millis": limits.MAX_DATETIME_MS,
+    }
+    return Limits(**{**named, **derived})

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from neptune_api.server.store.store import Outcome, Store
     from neptune_api.v1 import ingest_service_pb2
 
-_MAX_KEY_BYTES: Final = 128
 # Operations of a stream that share a commit: the caller hears of none before the end.
 _STREAM_GROUP: Final = 64
 _STREAM_GROUP_BYTES: Final = 4 * 1024 * 1024
@@ -178,8 +177,8 @@ def _idempotency_key(context: grpc.ServicerContext) -> str | None:
     for name, value in context.invocation_metadata() or ():
         if name == IDEMPOTENCY_KEY:
             key = value.decode(errors="replace") if isinstance(value, bytes) else value
-            if len(key.encode()) > _MAX_KEY_BYTES:
-                raise invalid(IDEMPOTENCY_KEY, f"has more than {_MAX_KEY_BYTES} bytes; send a UUID.")
+            if len(key.encode()) > limits.MAX_IDEMPOTENCY_KEY_BYTES:
+                raise invalid(IDEMPOTENCY_KEY, f"has more than {limits.MAX_IDEMPOTENCY_KEY_BYTES} bytes; send a UUID.")
             return key or None
     return None
 

@@ -63,8 +63,6 @@ if TYPE_CHECKING:
         UpdateProjectRequest,
     )
 
-_MAX_AVATAR_URL_BYTES: Final = 2048
-_MAX_DISPLAY_CLASS_BYTES: Final = 128
 
 _RELATIONS: Final[Mapping[str, tuple[ProjectRole.ValueType, ...]]] = {
     "viewerOrHigher": (PROJECT_ROLE_VIEWER, PROJECT_ROLE_MEMBER, PROJECT_ROLE_MANAGER),
@@ -309,8 +307,8 @@ class ProjectsService(ProjectsServiceServicer):
 
 def _check_texts(check: Checks, message: CreateProjectRequest | ProjectUpdate, prefix: str) -> None:
     check.text(f"{prefix}description", message.description, limits.MAX_PROJECT_DESCRIPTION_BYTES)
-    check.text(f"{prefix}avatar_url", message.avatar_url, _MAX_AVATAR_URL_BYTES)
-    check.text(f"{prefix}display_class", message.display_class, _MAX_DISPLAY_CLASS_BYTES)
+    check.text(f"{prefix}avatar_url", message.avatar_url, limits.MAX_AVATAR_URL_BYTES)
+    check.text(f"{prefix}display_class", message.display_class, limits.MAX_DISPLAY_CLASS_BYTES)
 
 
 def _check_order(check: Checks, request: ListProjectsRequest) -> None:

@@ -48,8 +48,6 @@ _OTHERS: Final = {
     AttributeType.ATTRIBUTE_TYPE_FILE_REF_SERIES,
 }
 # What one answer may hold: 32 bytes a point make 160 MB.
-_MAX_POINTS_PER_ANSWER: Final = 5_000_000
-_MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _POINTS_PER_ENCODING: Final = 100_000
 # About how many bytes a point has beside its value.
 _POINT_BYTES: Final = 32
@@ -83,10 +81,10 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
         with self._store.database.read() as connection:
             found = self._find(connection, query.requests, _FLOATS)
             points = sum(min(limit, sum(row.points for row, _ in segments)) for segments in found if segments)
-            if points > _MAX_POINTS_PER_ANSWER:
+            if points > limits.MAX_POINTS_PER_ANSWER:
                 raise StatusError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"The answer would have up to {points:,} points, the limit is {_MAX_POINTS_PER_ANSWER:,}: ask for "
+                    f"The answer would have up to {points:,} points, the limit is {limits.MAX_POINTS_PER_ANSWER:,}: ask for "
                     "fewer series at once, or set a lower per_series_points_limit.",
                 )
             requests = [
@@ -116,12 +114,14 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
     ) -> series_pb2.SeriesValuesResponse:
         query = request.request
         limit = query.per_series_points_limit if query.HasField("per_series_points_limit") else None
-        room = query.size_limit_bytes if query.HasField("size_limit_bytes") else _MAX_ANSWER_BYTES
+        room = query.size_limit_bytes if query.HasField("size_limit_bytes") else limits.MAX_SERIES_ANSWER_BYTES
         with Checks() as checks:
             if limit is not None and limit < 0:
                 checks.add("request.per_series_points_limit", f"is {limit}; it must not be negative")
-            if not 1 <= room <= _MAX_ANSWER_BYTES:
-                checks.add("request.size_limit_bytes", f"is {room}; it has to be 1 to {_MAX_ANSWER_BYTES:,}")
+            if not 1 <= room <= limits.MAX_SERIES_ANSWER_BYTES:
+                checks.add(
+                    "request.size_limit_bytes", f"is {room}; it has to be 1 to {limits.MAX_SERIES_ANSWER_BYTES:,}"
+                )
             paths = sum(len(item.series.attribute.encode()) for item in query.requests)
             if paths > limits.MAX_SERIES_QUERY_PATH_BYTES:
                 checks.add(

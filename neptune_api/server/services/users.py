@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import grpc
 
 from neptune_api.server.errors import already_exists
 from neptune_api.server.identity import current_caller
-from neptune_api.server.limits import MAX_USERNAME_BYTES, MAX_USERS_PER_LISTING
+from neptune_api.server.limits import (
+    MAX_EMAIL_BYTES,
+    MAX_PERSON_NAME_BYTES,
+    MAX_USERNAME_BYTES,
+    MAX_USERS_PER_LISTING,
+)
 from neptune_api.server.services.timestamps import timestamp_of
 from neptune_api.server.store.records import UsernameTakenError
 from neptune_api.server.validation import Checks
@@ -42,9 +47,6 @@ if TYPE_CHECKING:
         GetUserProfileRequest,
         ListUsersRequest,
     )
-
-_MAX_EMAIL_BYTES: Final = 254
-_MAX_PERSON_NAME_BYTES: Final = 128
 
 
 class UsersService(UsersServiceServicer):
@@ -90,9 +92,9 @@ class UsersService(UsersServiceServicer):
             check.name("username", request.username, MAX_USERNAME_BYTES)
             check.required("organization_identifier", request.organization_identifier)
             check.known("role", request.role, WorkspaceRole)
-            check.text("email", request.email, _MAX_EMAIL_BYTES)
-            check.text("first_name", request.first_name, _MAX_PERSON_NAME_BYTES)
-            check.text("last_name", request.last_name, _MAX_PERSON_NAME_BYTES)
+            check.text("email", request.email, MAX_EMAIL_BYTES)
+            check.text("first_name", request.first_name, MAX_PERSON_NAME_BYTES)
+            check.text("last_name", request.last_name, MAX_PERSON_NAME_BYTES)
         workspace = self._access.workspace(
             request.organization_identifier, WORKSPACE_ROLE_OWNER, missing=grpc.StatusCode.PERMISSION_DENIED
         )

@@ -85,6 +85,10 @@ _WHOLE_REQUEST: Final = {
 }
 
 
+class _StoppedError(Exception):
+    """Report that the store closes: what is not applied stays in the log."""
+
+
 class Applier:
     """Apply operations in the order of the log, in a thread of its own.
 
@@ -113,7 +117,7 @@ class Applier:
         self._work.set()
 
     def stop(self, timeout: float) -> None:
-        """Stop after the batch at hand; what is left in the log is applied after the next start."""
+        """Stop after the operation at hand; what is left in the log is applied after the next start."""
         self._stopping.set()
         self._work.set()
         if self._thread.is_alive():
@@ -142,6 +146,8 @@ class Applier:
             try:
                 while not self._stopping.is_set() and self._apply_batch():
                     pass
+            except _StoppedError:
+                return
             except Exception:  # noqa: BLE001 # nothing may end this thread
                 _LOG.exception("Applying failed; trying again in %s s", _RETRY_SECONDS)
                 self._stopping.wait(_RETRY_SECONDS)
@@ -154,7 +160,7 @@ class Applier:
                 return False
             try:
                 self._apply(batch)
-            except sa.exc.OperationalError:
+            except (sa.exc.OperationalError, _StoppedError):
                 # The database, not an operation, is at fault: nothing is lost, the log is applied later.
                 self._runs.clear()
                 raise
@@ -170,7 +176,7 @@ class Applier:
     def _apply_alone(self, operation: Operation) -> None:
         try:
             self._apply([operation])
-        except sa.exc.OperationalError:
+        except (sa.exc.OperationalError, _StoppedError):
             self._runs.clear()
             raise
         except Exception:  # noqa: BLE001 # the outcome of the operation tells of it
@@ -184,7 +190,7 @@ class Applier:
     def _apply(self, batch: list[Operation]) -> None:
         with self._database.read() as connection:
             work = _Batch(self._runs, connection)
-            settled = [work.apply(operation) for operation in batch]
+            settled = [work.apply(operation) for operation in self._until_stopped(batch)]
             work.finish()
         with self._database.write() as connection:
             work.write_projects(connection)
@@ -192,6 +198,15 @@ class Applier:
             work.write_heads(connection)
             self._log.settle(connection, settled)
         self._runs.written()
+
+    def _until_stopped(self, batch: list[Operation]) -> Iterator[Operation]:
+        for operation in batch:
+            if self._stopping.is_set():
+                raise _StoppedError
+            yield operation
+        # The folder may soon be another server's.
+        if self._stopping.is_set():
+            raise _StoppedError
 
 
 class _Batch:

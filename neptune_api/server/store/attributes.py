@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
+from neptune_api.server import limits
 from neptune_api.server.store import steps
 from neptune_api.server.store.lineage import batches, lineages
 from neptune_api.server.store.run_state import SERIES_TYPES
@@ -23,7 +24,6 @@ _FIRST_BATCH: Final = 16
 _LAST_BATCH: Final = 8_192
 _GROWTH: Final = 8
 # Texts and payloads of a page, after which it ends.
-_PAGE_BYTES: Final = 16 * 1024 * 1024
 # How many rows of ancestors a read is meant for, and how many of them a run may have.
 _INHERITED_PER_READ: Final = 20_000
 _USUAL_NAMES: Final = 100
@@ -119,7 +119,7 @@ def page_of_values(
     inherited = _Inheritance(connection, which)
     for batch in _batches_of_runs(connection, project_id, numbers, 0 if after is None else after.number):
         for cell in _cells(connection, batch, which, inherited, after, limit + 1 - len(cells)):
-            if len(cells) == limit or (cells and size + cell.size > _PAGE_BYTES):
+            if len(cells) == limit or (cells and size + cell.size > limits.MAX_VALUES_PAGE_BYTES):
                 return cells, Place(cells[-1].run.number, cells[-1].name)
             cells.append(cell)
             size += cell.size
@@ -254,7 +254,7 @@ def _own_rows(
         found[row.run_id][row.name] = row
         count += 1
         size += _size(row)
-        if limit is not None and (count == limit or (size > _PAGE_BYTES and count > 1)):
+        if limit is not None and (count == limit or (size > limits.MAX_VALUES_PAGE_BYTES and count > 1)):
             rows.close()
             return found, True
     return found, False
