@@ -54,6 +54,12 @@ class FloatColumns:
         """Return some of the points."""
         return FloatColumns(self.steps[index], self.timestamps[index], self.values[index])
 
+    def ascending(self) -> FloatColumns:
+        """Return the points ascending by step."""
+        if bool((np.diff(self.steps) > 0).all()):
+            return self
+        return self[np.argsort(self.steps, kind="stable")]
+
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> FloatColumns:
         """Return the points of all parts, one after the other."""
@@ -104,6 +110,30 @@ def encode(columns: FloatColumns | PayloadColumns) -> bytes:
         value_flag, values = _PAYLOADS, lengths.tobytes() + b"".join(columns.payloads)
     header = _HEADER.pack(step_flag | timestamp_flag | value_flag, len(columns))
     return b"".join((header, steps, timestamps, values))
+
+
+class SharedPositions:
+    """Encode float series that have the same steps and timestamps, which are encoded once."""
+
+    def __init__(self, steps: Int64Array, timestamps: Int64Array) -> None:
+        self._count = len(steps)
+        step_flag, encoded_steps = _encode_steps(steps)
+        timestamp_flag, encoded_timestamps = _encode_timestamps(timestamps)
+        self._flags = step_flag | timestamp_flag
+        self._positions = encoded_steps + encoded_timestamps
+
+    def encode(self, values: FloatArray) -> list[bytes]:
+        """Return a chunk for each row of values (series x steps), the same as `encode` would."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            short = values.astype("<f4")
+            lossless = (short.astype(np.float64).view(np.int64) == values.view(np.int64)).all(axis=1)
+        heads = [
+            _HEADER.pack(self._flags | flag, self._count) + self._positions for flag in (0, _SHORT_VALUES)
+        ]
+        return [
+            heads[1] + short[row].tobytes() if is_short else heads[0] + values[row].astype("<f8", copy=False).tobytes()
+            for row, is_short in enumerate(lossless.tolist())
+        ]
 
 
 def checksum(chunk: bytes) -> int:
