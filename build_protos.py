@@ -90,7 +90,8 @@ def environment(name: str) -> Path:
         if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
             raise BuildError("Python 3.10, 3.11 or 3.12 is needed: grpcio-tools 1.62.3 has no wheels for later ones")
         print(f"making the {name} environment in {folder}: {', '.join(TOOL_VERSIONS[name])}", file=sys.stderr)
-        venv.create(folder, clear=True, with_pip=True)
+        # Symlinks: a copied interpreter cannot run while a process that the other thread just started holds it open.
+        venv.create(folder, clear=True, with_pip=True, symlinks=True)
         install: list[str | Path] = [
             folder / "bin/python",
             "-m",
@@ -146,7 +147,8 @@ def compile_package(tools: dict[str, Path], out: Path) -> None:
         f"--plugin=protoc-gen-mypy={bin_ / 'protoc-gen-mypy'}",
         f"--mypy_out=quiet:{out}",
         f"--plugin=protoc-gen-mypy_grpc={bin_ / 'protoc-gen-mypy_grpc'}",
-        f"--mypy_grpc_out=quiet:{out}",
+        # Concrete: a servicer may leave RPCs out, which then answer UNIMPLEMENTED.
+        f"--mypy_grpc_out=quiet,generate_concrete_servicer_stubs:{out}",
     )
     package = out / PACKAGE
     for proto in PROTO.rglob("*.proto"):
@@ -154,7 +156,11 @@ def compile_package(tools: dict[str, Path], out: Path) -> None:
             for suffix in ("_pb2_grpc.py", "_pb2_grpc.pyi"):
                 (out / proto.relative_to(PROTO)).with_name(proto.stem + suffix).unlink(missing_ok=True)
     for path in package.iterdir():
-        path.write_text(f"# {NOTE}\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        # To mypy all of googleapis-common-protos is Any, for want of a py.typed; its enum values are numbers.
+        text = text.replace("from google.rpc import code_pb2 as _code_pb2\n", "") if path.suffix == ".pyi" else text
+        text = text.replace("_code_pb2.Code.ValueType", "_builtins.int")
+        path.write_text(f"# {NOTE}\n{text}", encoding="utf-8")
     (package / "__init__.py").write_text(
         f'# {NOTE}\n"""Messages, stubs and servicers of the Neptune API, version 1, by .proto file."""\n',
         encoding="utf-8",

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_threads_left() -> Iterator[None]:
+def no_threads_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the session when threads that began in it outlive it."""
     before = set(threading.enumerate())
     yield
+    for item in request.session.items:
+        if isinstance(item, pytest.Function):
+            item.funcargs = {}  # pytest remembers what the last test was given, such as channels
     gc.collect()  # gRPC ends its helper threads when the last channel is gone
     end = time.monotonic() + 5
     left = [thread for thread in threading.enumerate() if thread not in before]

@@ -69,7 +69,8 @@ def probe(environment: Environment, command: str, **variables: str) -> dict[str,
     """Run a command of the probe in an environment and return what it found; raise RowError when it fails."""
     done = subprocess.run(
         [environment.python(), "-I", "-W", "error", "-W", PROTOBUFS_OWN, ROOT / "tests/probe.py", command],
-        env={**os.environ, **variables},
+        # Some versions of gRPC note on stderr that a server went away, which is how the probe ends.
+        env={**os.environ, "GRPC_VERBOSITY": "ERROR", **variables},
         capture_output=True,
         text=True,
         timeout=120,

@@ -30,6 +30,16 @@ else:  # not generic at run time in every version
 _CANCELLED_HERE = "Locally cancelled by application!"
 
 
+def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that has nothing to wait for; None from one that has."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    return None
+
+
 class _Call(grpc.aio.Call):
     """A call of gRPC under way, or a task that is going to start one because a token has to be fetched first.
 
@@ -44,18 +54,23 @@ class _Call(grpc.aio.Call):
         restart: Start | None = None,
         start: Start | None = None,
     ) -> None:
-        self._call = call
+        self._call: Any = None
         self._translate = translate
         self._restart = restart
         self._starter: asyncio.Task[Any] | None = None
+        if call is not None:
+            self._attach(call)
         if start is not None:
             self._begin(start)
+
+    def _attach(self, call: Any) -> None:
+        self._call = call
 
     def _begin(self, start: Start) -> None:
         async def begin() -> Any:
             call = await start()
             if call is not None:
-                self._call = call
+                self._attach(call)
             return self._call
 
         self._starter = asyncio.get_running_loop().create_task(begin())
@@ -85,7 +100,12 @@ class _Call(grpc.aio.Call):
         return call
 
     def _failed(self, error: grpc.RpcError) -> Exception:
+        error = self._final_status() or error
         return error if self._translate is None else self._translate(error)
+
+    def _final_status(self) -> grpc.aio.AioRpcError | None:
+        """Return how the call ended, where gRPC may have forgotten."""
+        return None
 
     def cancel(self) -> bool:
         """Cancel the call; return False if it has ended."""
@@ -132,7 +152,9 @@ class _Call(grpc.aio.Call):
             call = await self._started()
         except grpc.RpcError as error:
             return getattr(error, name)()
-        return await getattr(call, name)()
+        said = await getattr(call, name)()
+        final = self._final_status()
+        return said if final is None else getattr(final, name)()
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
         """Return the metadata sent before the first response; waits for it."""
@@ -229,6 +251,23 @@ class _StreamResponse(_Call):
 
 
 class _StreamRequest(_Call):
+    _status: grpc.aio.AioRpcError | None = None
+
+    def _attach(self, call: Any) -> None:
+        super()._attach(call)
+        call.add_done_callback(self._note_status)
+
+    def _note_status(self, call: Any) -> None:
+        # When a server ends a call while a request is being written, grpc.aio first has the server's status and then
+        # puts INTERNAL, "Internal error from Core", in its place (https://github.com/grpc/grpc/issues/36066).
+        names = ("code", "initial_metadata", "trailing_metadata", "details", "debug_error_string")
+        parts = [_at_once(getattr(call, name)()) for name in names]
+        if self._status is None and parts[0] is not None:
+            self._status = grpc.aio.AioRpcError(*parts)
+
+    def _final_status(self) -> grpc.aio.AioRpcError | None:
+        return self._status
+
     @property
     def _done_writing_flag(self) -> bool:
         # Interceptors of gRPC ask the call below them.

@@ -84,10 +84,9 @@ class AttributesServiceAsyncStub(AttributesServiceStub):
     Errors: INVALID_ARGUMENT for a malformed identifier; NOT_FOUND.
     """
 
-class AttributesServiceServicer(metaclass=_abc_1.ABCMeta):
+class AttributesServiceServicer:
     """Reads values and definitions of attributes. All need viewer."""
 
-    @_abc_1.abstractmethod
     def QueryAttributeValues(
         self,
         request: _attributes_service_pb2.QueryAttributeValuesRequest,
@@ -98,7 +97,6 @@ class AttributesServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT for a bad regular expression, type, limit or token; NOT_FOUND for the project.
         """
 
-    @_abc_1.abstractmethod
     def GetAttributes(
         self,
         request: _attributes_service_pb2.GetAttributesRequest,
@@ -109,7 +107,6 @@ class AttributesServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT for a malformed identifier or another holder type; NOT_FOUND.
         """
 
-    @_abc_1.abstractmethod
     def QueryAttributeDefinitions(
         self,
         request: _attributes_service_pb2.QueryAttributeDefinitionsRequest,
@@ -121,7 +118,6 @@ class AttributesServiceServicer(metaclass=_abc_1.ABCMeta):
         none of the projects is accessible.
         """
 
-    @_abc_1.abstractmethod
     def GetAttributeDefinitions(
         self,
         request: _attributes_service_pb2.GetAttributeDefinitionsRequest,

@@ -103,14 +103,13 @@ class AuthServiceAsyncStub(AuthServiceStub):
     Errors: UNAUTHENTICATED without a valid access token.
     """
 
-class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
+class AuthServiceServicer:
     """Exchanges, refreshes, shows and revokes tokens.
 
     An API token is a long-lived secret: base64 of a JSON object with api_address, api_url, api_key and, from servers
     that speak gRPC, grpc_url. An access token is a short-lived JWT that goes into `authorization: Bearer <token>`.
     """
 
-    @_abc_1.abstractmethod
     def ExchangeApiToken(
         self,
         request: _auth_service_pb2.ExchangeApiTokenRequest,
@@ -122,7 +121,6 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         is unknown or was revoked.
         """
 
-    @_abc_1.abstractmethod
     def RefreshToken(
         self,
         request: _auth_service_pb2.RefreshTokenRequest,
@@ -134,7 +132,6 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         API token again then.
         """
 
-    @_abc_1.abstractmethod
     def GetApiToken(
         self,
         request: _auth_service_pb2.GetApiTokenRequest,
@@ -145,7 +142,6 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: UNAUTHENTICATED without a valid access token.
         """
 
-    @_abc_1.abstractmethod
     def RevokeApiToken(
         self,
         request: _auth_service_pb2.RevokeApiTokenRequest,
@@ -156,7 +152,6 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: UNAUTHENTICATED without a valid access token.
         """
 
-    @_abc_1.abstractmethod
     def Authorize(
         self,
         request: _auth_service_pb2.AuthorizeRequest,

@@ -49,10 +49,9 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_config_service_pb2.GetServerInfoRequest, _config_service_pb2.ServerInfo]  # type: ignore[assignment]
     """Gets the server's version and every limit it enforces."""
 
-class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
+class ConfigServiceServicer:
     """Tells clients about the server."""
 
-    @_abc_1.abstractmethod
     def GetClientConfig(
         self,
         request: _config_service_pb2.GetClientConfigRequest,
@@ -60,7 +59,6 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_config_service_pb2.ClientConfig, _abc.Awaitable[_config_service_pb2.ClientConfig]]:
         """Gets the client configuration."""
 
-    @_abc_1.abstractmethod
     def GetServerInfo(
         self,
         request: _config_service_pb2.GetServerInfoRequest,

@@ -10,7 +10,6 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from google.rpc import code_pb2 as _code_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1097,7 +1096,7 @@ class RequestStatus(_message.Message):
         CODE_FIELD_NUMBER: _builtins.int
         COUNT_FIELD_NUMBER: _builtins.int
         DETAIL_FIELD_NUMBER: _builtins.int
-        code: _code_pb2.Code.ValueType
+        code: _builtins.int
         """Outcome. UNAVAILABLE: not applied yet, ask again. OK: applied."""
         count: _builtins.int
         """How many atomic changes."""
@@ -1106,7 +1105,7 @@ class RequestStatus(_message.Message):
         def __init__(
             self,
             *,
-            code: _code_pb2.Code.ValueType = ...,
+            code: _builtins.int = ...,
             count: _builtins.int = ...,
             detail: Global___IngestCode.ValueType = ...,
         ) -> None: ...

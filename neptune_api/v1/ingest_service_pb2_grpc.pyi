@@ -114,7 +114,7 @@ class IngestServiceAsyncStub(IngestServiceStub):
     Errors: INVALID_ARGUMENT for more than 1,000 ids, a bad limit or a bad cursor.
     """
 
-class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
+class IngestServiceServicer:
     """Accepts operations on runs and tells what became of them.
 
     An operation is accepted, which means on disk, before its id is returned, and applied a moment later, in the order
@@ -122,7 +122,6 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     Calls that carry the same `x-idempotency-key` metadata are one submission.
     """
 
-    @_abc_1.abstractmethod
     def Submit(
         self,
         request: _ingest_pb2.RunOperation,
@@ -134,7 +133,6 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         RESOURCE_EXHAUSTED for an operation over 16 MiB. An unknown project is no error here: the status reports it.
         """
 
-    @_abc_1.abstractmethod
     def SubmitStream(
         self,
         request_iterator: _MaybeAsyncIterator[_ingest_pb2.RunOperation],
@@ -145,7 +143,6 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: as Submit, with the operation's position in the stream. Operations before the bad one stay accepted.
         """
 
-    @_abc_1.abstractmethod
     def SubmitAcknowledged(
         self,
         request_iterator: _MaybeAsyncIterator[_ingest_pb2.RunOperation],
@@ -156,7 +153,6 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: as SubmitStream.
         """
 
-    @_abc_1.abstractmethod
     def GetRequestStatus(
         self,
         request: _ingest_service_pb2.GetRequestStatusRequest,
@@ -167,7 +163,6 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT without an id. The status of an unknown request is NOT_FOUND with detail INTERNAL.
         """
 
-    @_abc_1.abstractmethod
     def BulkGetRequestStatus(
         self,
         request: _ingest_service_pb2.BulkGetRequestStatusRequest,
@@ -178,7 +173,6 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT for more than 10,000 ids.
         """
 
-    @_abc_1.abstractmethod
     def BulkGetRequestDetails(
         self,
         request: _ingest_service_pb2.BulkGetRequestDetailsRequest,

@@ -64,10 +64,9 @@ class LeaderboardServiceAsyncStub(LeaderboardServiceStub):
     Errors: INVALID_ARGUMENT as above.
     """
 
-class LeaderboardServiceServicer(metaclass=_abc_1.ABCMeta):
+class LeaderboardServiceServicer:
     """Searches runs by NQL, sorted by any attribute."""
 
-    @_abc_1.abstractmethod
     def SearchLeaderboardEntries(
         self,
         request: _leaderboard_service_pb2.SearchLeaderboardEntriesRequest,
@@ -79,7 +78,6 @@ class LeaderboardServiceServicer(metaclass=_abc_1.ABCMeta):
         PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project.
         """
 
-    @_abc_1.abstractmethod
     def SearchGlobalLeaderboardEntries(
         self,
         request: _leaderboard_service_pb2.SearchGlobalLeaderboardEntriesRequest,

@@ -167,14 +167,13 @@ class ProjectsServiceAsyncStub(ProjectsServiceStub):
     Errors: NOT_FOUND for the project, the user, or a user who is not a member (USER_NOT_IN_PROJECT).
     """
 
-class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
+class ProjectsServiceServicer:
     """Creates, finds, changes and deletes projects; manages their members.
 
     A project identifier is `workspace/name` or the project's UUID. A project the caller may not see answers exactly
     like one that does not exist: NOT_FOUND.
     """
 
-    @_abc_1.abstractmethod
     def CreateProject(
         self,
         request: _projects_service_pb2.CreateProjectRequest,
@@ -186,7 +185,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         ALREADY_EXISTS (PROJECT_NAME_COLLISION, PROJECT_KEY_COLLISION) when name or key is taken in the workspace.
         """
 
-    @_abc_1.abstractmethod
     def GetProject(
         self,
         request: _projects_service_pb2.GetProjectRequest,
@@ -197,7 +195,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND.
         """
 
-    @_abc_1.abstractmethod
     def GetProjectDetails(
         self,
         request: _projects_service_pb2.GetProjectDetailsRequest,
@@ -208,7 +205,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND.
         """
 
-    @_abc_1.abstractmethod
     def ListProjects(
         self,
         request: _projects_service_pb2.ListProjectsRequest,
@@ -220,7 +216,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         workspace.
         """
 
-    @_abc_1.abstractmethod
     def UpdateProject(
         self,
         request: _projects_service_pb2.UpdateProjectRequest,
@@ -231,7 +226,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT; NOT_FOUND; PERMISSION_DENIED; ALREADY_EXISTS when the new name is taken.
         """
 
-    @_abc_1.abstractmethod
     def DeleteProject(
         self,
         request: _projects_service_pb2.DeleteProjectRequest,
@@ -242,7 +236,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND; PERMISSION_DENIED.
         """
 
-    @_abc_1.abstractmethod
     def ListProjectMembers(
         self,
         request: _projects_service_pb2.ListProjectMembersRequest,
@@ -253,7 +246,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND.
         """
 
-    @_abc_1.abstractmethod
     def AddProjectMember(
         self,
         request: _projects_service_pb2.AddProjectMemberRequest,
@@ -264,7 +256,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT; NOT_FOUND for the project or the user; PERMISSION_DENIED; ALREADY_EXISTS for a member.
         """
 
-    @_abc_1.abstractmethod
     def UpdateProjectMember(
         self,
         request: _projects_service_pb2.UpdateProjectMemberRequest,
@@ -276,7 +267,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         (CANNOT_MANAGE_ORGANIZATION_OWNER_IN_PROJECT) for an owner of the workspace.
         """
 
-    @_abc_1.abstractmethod
     def DeleteProjectMember(
         self,
         request: _projects_service_pb2.DeleteProjectMemberRequest,
@@ -288,7 +278,6 @@ class ProjectsServiceServicer(metaclass=_abc_1.ABCMeta):
         owner of the workspace.
         """
 
-    @_abc_1.abstractmethod
     def GetProjectMemberV2(
         self,
         request: _projects_service_pb2.GetProjectMemberV2Request,

@@ -149,7 +149,7 @@ class RunsServiceAsyncStub(RunsServiceStub):
     for a project, before anything is changed.
     """
 
-class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
+class RunsServiceServicer:
     """Creates, finds and tidies up runs.
 
     A run is identified by `workspace/project/SHORT-ID`, by its UUID or by `CUSTOM/workspace/project/<run id>`; where a
@@ -157,7 +157,6 @@ class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
     those are listed with a reason.
     """
 
-    @_abc_1.abstractmethod
     def CreateRun(
         self,
         request: _runs_service_pb2.CreateRunRequest,
@@ -170,7 +169,6 @@ class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
         parent is no error: the run has no parent then, and sys/forking/requested_parent tells.
         """
 
-    @_abc_1.abstractmethod
     def GetRun(
         self,
         request: _runs_service_pb2.GetRunRequest,
@@ -181,7 +179,6 @@ class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT for a malformed identifier; NOT_FOUND.
         """
 
-    @_abc_1.abstractmethod
     def ListRuns(
         self,
         request: _runs_service_pb2.ListRunsRequest,
@@ -192,7 +189,6 @@ class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT for a bad page size or token; NOT_FOUND for the project.
         """
 
-    @_abc_1.abstractmethod
     def TrashRuns(
         self,
         request: _runs_service_pb2.TrashRunsRequest,
@@ -203,7 +199,6 @@ class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT for more than 10,000 runs; NOT_FOUND for the project; PERMISSION_DENIED.
         """
 
-    @_abc_1.abstractmethod
     def RestoreRuns(
         self,
         request: _runs_service_pb2.RestoreRunsRequest,
@@ -214,7 +209,6 @@ class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: as TrashRuns.
         """
 
-    @_abc_1.abstractmethod
     def DeleteRuns(
         self,
         request: _runs_service_pb2.DeleteRunsRequest,
@@ -226,7 +220,6 @@ class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: as TrashRuns.
         """
 
-    @_abc_1.abstractmethod
     def ArchiveRuns(
         self,
         request: _runs_service_pb2.ArchiveRunsRequest,
@@ -237,7 +230,6 @@ class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT for more than 10,000 runs. A run the caller may not see is NOT_EXISTS.
         """
 
-    @_abc_1.abstractmethod
     def UnarchiveRuns(
         self,
         request: _runs_service_pb2.UnarchiveRunsRequest,
@@ -248,7 +240,6 @@ class RunsServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: as ArchiveRuns.
         """
 
-    @_abc_1.abstractmethod
     def UpdateTagsBulk(
         self,
         request: _runs_service_pb2.UpdateTagsBulkRequest,

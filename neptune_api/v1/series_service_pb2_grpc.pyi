@@ -114,10 +114,9 @@ class SeriesServiceAsyncStub(SeriesServiceStub):
     Errors: INVALID_ARGUMENT for a malformed identifier or range; NOT_FOUND for a project.
     """
 
-class SeriesServiceServicer(metaclass=_abc_1.ABCMeta):
+class SeriesServiceServicer:
     """Reads points of series and buckets over them; moves points as columns."""
 
-    @_abc_1.abstractmethod
     def GetFloatSeriesValues(
         self,
         request: _series_service_pb2.GetFloatSeriesValuesRequest,
@@ -131,7 +130,6 @@ class SeriesServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND for a project.
         """
 
-    @_abc_1.abstractmethod
     def GetSeriesValues(
         self,
         request: _series_service_pb2.GetSeriesValuesRequest,
@@ -142,7 +140,6 @@ class SeriesServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT as above, for a bad token, or for more than 2,048,000 bytes of paths.
         """
 
-    @_abc_1.abstractmethod
     def GetTimeseriesBuckets(
         self,
         request: _series_pb2.GetTimeseriesBucketsRequest,
@@ -154,7 +151,6 @@ class SeriesServiceServicer(metaclass=_abc_1.ABCMeta):
         than the default ones.
         """
 
-    @_abc_1.abstractmethod
     def AppendColumns(
         self,
         request: _series_service_pb2.AppendColumnsRequest,
@@ -167,7 +163,6 @@ class SeriesServiceServicer(metaclass=_abc_1.ABCMeta):
         over the limit. Columns that cannot be taken are reported by index and cost themselves only.
         """
 
-    @_abc_1.abstractmethod
     def AppendColumnsStream(
         self,
         request_iterator: _MaybeAsyncIterator[_series_service_pb2.AppendColumnsRequest],
@@ -178,7 +173,6 @@ class SeriesServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: as AppendColumns; batches before the bad one stay appended.
         """
 
-    @_abc_1.abstractmethod
     def ReadColumns(
         self,
         request: _series_service_pb2.ReadColumnsRequest,

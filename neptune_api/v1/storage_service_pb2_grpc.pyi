@@ -61,10 +61,9 @@ class StorageServiceAsyncStub(StorageServiceStub):
     Errors: INVALID_ARGUMENT for missing or unknown parts; NOT_FOUND for an unknown upload.
     """
 
-class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
+class StorageServiceServicer:
     """Signs URLs of file objects."""
 
-    @_abc_1.abstractmethod
     def CreateSignedUrls(
         self,
         request: _storage_service_pb2.CreateSignedUrlsRequest,
@@ -75,7 +74,6 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT for an empty path or more than 1,000 files; NOT_FOUND for a project; PERMISSION_DENIED.
         """
 
-    @_abc_1.abstractmethod
     def CompleteMultipartUpload(
         self,
         request: _storage_service_pb2.CompleteMultipartUploadRequest,

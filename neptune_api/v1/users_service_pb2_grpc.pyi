@@ -85,10 +85,9 @@ class UsersServiceAsyncStub(UsersServiceStub):
     when the name is taken.
     """
 
-class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
+class UsersServiceServicer:
     """Looks up users and adds them to a workspace."""
 
-    @_abc_1.abstractmethod
     def GetUserIdentity(
         self,
         request: _users_service_pb2.GetUserIdentityRequest,
@@ -99,7 +98,6 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: UNAUTHENTICATED without a valid access token.
         """
 
-    @_abc_1.abstractmethod
     def GetUserProfile(
         self,
         request: _users_service_pb2.GetUserProfileRequest,
@@ -110,7 +108,6 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: UNAUTHENTICATED without a valid access token.
         """
 
-    @_abc_1.abstractmethod
     def ListUsers(
         self,
         request: _users_service_pb2.ListUsersRequest,
@@ -122,7 +119,6 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT for more than 1,000 names.
         """
 
-    @_abc_1.abstractmethod
     def CreateUser(
         self,
         request: _users_service_pb2.CreateUserRequest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import uuid
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _DEADLINE_SECONDS = 30.0
 _POLL_SECONDS = 0.005
+_HOURS = itertools.count(1)
 
 
 def another_project(connection: Connection, identifier: str) -> str:
@@ -65,8 +67,9 @@ def log(
 ) -> None:
     """Create a run (see operations.create) and log single values, series (step -> value) and tags to it.
 
-    Times of points are START_MS and the milliseconds after it, in the order of each series.
+    Times of points are START_MS and the milliseconds after it, in the order of each series; later without `create`.
     """
+    start = operations.START_MS + (0 if create else 3_600_000 * next(_HOURS))
     sent = [operations.create(run, project=project, **creation)] if create else []
     snapshots = []
     if configs or tags:
@@ -74,7 +77,7 @@ def log(
         snapshots.append(operations.snapshot(assign=configs, sets=sets))
     for path, points in (series or {}).items():
         for position, (step, value) in enumerate(points.items()):
-            snapshots.append(operations.snapshot({path: value}, step, operations.START_MS + position))
+            snapshots.append(operations.snapshot({path: value}, step, start + position))
     if snapshots:
         sent.append(operations.update(*snapshots, run=run, project=project))
     codes = submit(connection, *sent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,35 +10,25 @@ import pytest
 
 from neptune_api import exceptions
 from neptune_api.v1 import attributes_service_pb2 as pb
-from neptune_api.v1.attributes_pb2 import Attribute, AttributeDefinition, FileRefAttribute, NextPage
+from neptune_api.v1.attributes_pb2 import FileRefAttribute, NextPage
 from neptune_api.v1.attributes_service_pb2_grpc import AttributesServiceStub
 from neptune_api.v1.queries_pb2 import (
     AttributeNameFilter,
-    AttributeNameFilterList,
     AttributeType,
-    AttributeTypeFilter,
     StringList,
 )
-from neptune_api.v1.runs_service_pb2 import DeleteRunsRequest, GetRunRequest, Run, TrashRunsRequest
+from neptune_api.v1.runs_service_pb2 import DeleteRunsRequest, TrashRunsRequest
 from neptune_api.v1.runs_service_pb2_grpc import RunsServiceStub
 from neptune_api.v1.series_pb2 import FileRefValue, HistogramValue
 from tests import operations
-from tests.contract.logging_helpers import another_project, log, submit
+from tests.contract.logging_helpers import log, submit
+from tests.contract.reading_helpers import SERIES, by_name, definitions, of_types, run_of, user_names, values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from neptune_api.v1.projects_service_pb2 import ProjectWithRole
     from tests.contract.conftest import Connection, User, Wire
-
-Pair = tuple[str, str]
-
-SERIES = [
-    AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES,
-    AttributeType.ATTRIBUTE_TYPE_STRING_SERIES,
-    AttributeType.ATTRIBUTE_TYPE_HISTOGRAM_SERIES,
-    AttributeType.ATTRIBUTE_TYPE_FILE_REF_SERIES,
-]
 
 
 @pytest.fixture
@@ -50,67 +39,6 @@ def connection(wire: Wire) -> Connection:
 @pytest.fixture
 def attributes(connection: Connection) -> Any:
     return connection.stub(AttributesServiceStub)
-
-
-def run_of(connection: Connection, identifier: str, name: str) -> Run:
-    request = GetRunRequest(experiment_id=f"CUSTOM/{identifier}/{name}")
-    run: Run = connection.stub(RunsServiceStub).GetRun(request)
-    return run
-
-
-def of_types(types: Iterable[AttributeType.ValueType]) -> list[AttributeTypeFilter]:
-    return [AttributeTypeFilter(attribute_type=type_) for type_ in types]
-
-
-def user_names() -> AttributeNameFilter:
-    return AttributeNameFilter(must_not_match_regexes=["^sys/"])
-
-
-def one_of(*alternatives: AttributeNameFilter) -> AttributeNameFilter:
-    return AttributeNameFilter(must_match_any=AttributeNameFilterList(values=alternatives))
-
-
-def values(attributes: Any, identifier: str, **query: Any) -> list[tuple[str, str]]:
-    """Return (run's short id, path) of every value on every page."""
-    cells: list[tuple[str, str]] = []
-    limit = query.pop("limit", None)
-    message = pb.AttributeValuesQuery(**query)
-    while True:
-        if limit is not None:
-            message.next_page.limit = limit
-        page = attributes.QueryAttributeValues(
-            pb.QueryAttributeValuesRequest(project_identifier=identifier, query=message)
-        )
-        found = [(entry.experiment_short_id, item.name) for entry in page.entries for item in entry.attributes]
-        assert limit is None or len(found) <= limit
-        assert len({entry.experiment_short_id for entry in page.entries}) == len(page.entries)
-        cells += found
-        if not page.next_page.next_page_token:
-            return cells
-        assert found
-        message.next_page.next_page_token = page.next_page.next_page_token
-
-
-def definitions(attributes: Any, *projects: str, limit: int | None = None, **query: Any) -> list[Pair]:
-    """Return (name, type) of every definition on every page, each of which but the last is full."""
-    found: list[Pair] = []
-    request = pb.QueryAttributeDefinitionsRequest(project_identifiers=projects, **query)
-    while True:
-        if limit is not None:
-            request.next_page.limit = limit
-        page = attributes.QueryAttributeDefinitions(request)
-        assert page.HasField("next_page")
-        found += [(entry.name, entry.type) for entry in page.entries]
-        if not page.next_page.next_page_token:
-            return found
-        assert len(page.entries) == limit
-        request.next_page.next_page_token = page.next_page.next_page_token
-
-
-def by_name(attributes: Any, run: str, *names: str) -> dict[str, Attribute]:
-    query = pb.AttributePathsQuery(attribute_paths_filter=StringList(values=names)) if names else None
-    answer = attributes.GetAttributes(pb.GetAttributesRequest(holder_identifier=run, query=query))
-    return {item.name: item for item in answer.attributes}
 
 
 def summary(attributes: Any, run: str, name: str) -> tuple[float, ...]:
@@ -280,10 +208,11 @@ def test_the_last_values_of_other_series_are_cut_at_the_fork_too(
     assert found["file"].file_ref_series_properties.last.path == "f3"
     assert found["file"].file_ref_series_properties.last_step == 3
     assert found["text"].string_series_properties.last == "t3"
+    later = operations.START_MS + 1000
     submit(
         connection,
-        operations.append({"file": operations.file("new")}, 3, run="root", project=identifier),
-        operations.append({"file": operations.file("between")}, 3.25, run="root", project=identifier),
+        operations.append({"file": operations.file("new")}, 3, later, run="root", project=identifier),
+        operations.append({"file": operations.file("between")}, 3.25, later, run="root", project=identifier),
     )
     found = by_name(attributes, run_of(connection, identifier, "child").id, "file")
     assert found["file"].file_ref_series_properties.last.path == "between"
@@ -508,183 +437,6 @@ def test_many_forks_of_one_parent(
     assert found == [(short, name) for short in shorts for name in names]
     exact = {"attribute_names_filter": StringList(values=["m/007"])}
     assert values(attributes, identifier, limit=97, **exact) == [(short, "m/007") for short in shorts]
-
-
-# Definitions
-
-
-def test_definitions_are_each_pair_once_by_name_and_type(
-    attributes: Any, connection: Connection, project: ProjectWithRole, identifier: str
-) -> None:
-    log(connection, identifier, "a", configs={"x": 1, "y": "text"})
-    log(connection, identifier, "b", configs={"x": "text", "y": "more"}, series={"m": {1: 1.0}})
-    expected = [("m", "floatSeries"), ("x", "int"), ("x", "string"), ("y", "string")]
-    for limit in (None, 1, 2, 3, 4, 10_000):
-        for regex in (user_names(), AttributeNameFilter(must_match_regexes=["^[mxy]$"])):
-            assert definitions(attributes, identifier, limit=limit, attribute_name_filter=regex) == expected
-    everything = definitions(attributes, project.id)
-    assert everything == sorted(everything)
-    assert {("sys/id", "string"), ("sys/tags", "stringSet"), ("sys/trashed", "bool")} <= set(everything)
-    for limit in (1, 7):
-        assert definitions(attributes, identifier, identifier, project.id, limit=limit) == everything
-
-
-def test_definitions_of_several_projects(attributes: Any, connection: Connection, identifier: str) -> None:
-    other = another_project(connection, identifier)
-    log(connection, identifier, "a", configs={"x": 1, "y": 1})
-    log(connection, other, "a", configs={"x": 1, "z": 1})
-    query = {"attribute_name_filter": user_names()}
-    assert [name for name, _ in definitions(attributes, identifier, other, **query)] == ["x", "y", "z"]
-    assert [name for name, _ in definitions(attributes, "no/project", other, **query)] == ["x", "z"]
-    runs = StringList(values=[run_of(connection, other, "a").id, f"{identifier}/NO-1"])
-    found = definitions(attributes, identifier, other, experiment_ids_filter=runs, **query)
-    assert [name for name, _ in found] == ["x", "z"]
-
-
-def test_runs_choose_definitions(attributes: Any, connection: Connection, identifier: str) -> None:
-    log(connection, identifier, "a", configs={"x": 1})
-    log(connection, identifier, "b", configs={"y": 1})
-    runs = [run_of(connection, identifier, name).id for name in "ab"]
-    for chosen, expected in (
-        ([runs[0]], ["x"]),
-        (runs, ["x", "y"]),
-        ([], []),
-        (["unknown"], []),
-        ([*runs, "?"], ["x", "y"]),
-    ):
-        found = definitions(
-            attributes,
-            identifier,
-            experiment_ids_filter=StringList(values=chosen),
-            attribute_name_filter=user_names(),
-        )
-        assert [name for name, _ in found] == expected
-
-
-def test_definitions_of_one_run_by_type(attributes: Any, connection: Connection, identifier: str) -> None:
-    log(connection, identifier, "r", configs={"x": 1, "y": 0.5}, series={"m": {1: 1.0}})
-    run = run_of(connection, identifier, "r")
-
-    def found(*types: AttributeType.ValueType) -> list[AttributeDefinition]:
-        request = pb.GetAttributeDefinitionsRequest(experiment_identifier=run.id, attribute_type=types)
-        return list(attributes.GetAttributeDefinitions(request).entries)
-
-    assert found(AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES) == [AttributeDefinition(name="m", type="floatSeries")]
-    assert AttributeDefinition(name="x", type="int") in found()
-    assert found(AttributeType.ATTRIBUTE_TYPE_COMPLEX) == []
-
-
-NAMES = ["a", "a.b", "b", "metrics/train/loss", "metrics/val/loss", "weights #1", "ünï"]
-FILTERS: dict[str, tuple[AttributeNameFilter, list[str]]] = {
-    "nothing said": (AttributeNameFilter(), NAMES),
-    "empty alternatives": (one_of(), []),
-    "an empty alternative": (one_of(AttributeNameFilter()), NAMES),
-    "search, not match": (AttributeNameFilter(must_match_regexes=["loss"]), NAMES[3:5]),
-    "anchors": (AttributeNameFilter(must_match_regexes=["^a$"]), ["a"]),
-    "case": (AttributeNameFilter(must_match_regexes=["LOSS"]), []),
-    "everything": (AttributeNameFilter(must_match_regexes=[".*", ""]), NAMES),
-    "and": (AttributeNameFilter(must_match_regexes=["loss$", "train"]), NAMES[3:4]),
-    "not": (AttributeNameFilter(must_not_match_regexes=["loss", "^a"]), ["b", "weights #1", "ünï"]),
-    "not everything": (one_of(AttributeNameFilter(must_not_match_regexes=[".*"])), []),
-    "and not": (AttributeNameFilter(must_match_regexes=["loss"], must_not_match_regexes=["val"]), NAMES[3:4]),
-    "or": (
-        one_of(AttributeNameFilter(must_match_regexes=["val"]), AttributeNameFilter(must_match_regexes=["^b$"])),
-        ["b", NAMES[4]],
-    ),
-    "or and more": (
-        AttributeNameFilter(
-            must_match_any=AttributeNameFilterList(values=[AttributeNameFilter(must_match_regexes=["^a"])]),
-            must_not_match_regexes=["b"],
-        ),
-        ["a"],
-    ),
-    "alternatives inside": (one_of(one_of(AttributeNameFilter(must_match_regexes=["^b$"])), one_of()), ["b"]),
-    "escapes": (
-        AttributeNameFilter(must_match_regexes=[f"^({'|'.join(map(re.escape, ['a.b', 'weights #1', 'x-y']))})$"]),
-        ["a.b", "weights #1"],
-    ),
-    "classes": (AttributeNameFilter(must_match_regexes=[r"[[:digit:]]|\x62$"]), ["a.b", "b", "weights #1"]),
-    "unicode": (AttributeNameFilter(must_match_regexes=["^.n.$"]), ["ünï"]),
-}
-
-
-@pytest.mark.parametrize("case", FILTERS)
-def test_name_filters(attributes: Any, connection: Connection, identifier: str, case: str) -> None:
-    name_filter, expected = FILTERS[case]
-    log(connection, identifier, "r", configs=dict.fromkeys(NAMES, 1))
-    integers = of_types([AttributeType.ATTRIBUTE_TYPE_INT])
-    query = {"attribute_name_filter": name_filter, "attribute_filter": integers}
-    found = [name for name, _ in definitions(attributes, identifier, **query) if not name.startswith("sys/")]
-    assert found == expected
-    found = [name for _, name in values(attributes, identifier, **query) if not name.startswith("sys/")]
-    assert found == expected
-
-
-def test_the_deprecated_regex_counts_too(attributes: Any, connection: Connection, identifier: str) -> None:
-    log(connection, identifier, "r", configs={"ab": 1, "a": 1, "b": 1})
-    query = {"attribute_name_filter": AttributeNameFilter(must_match_regexes=["^a"]), "attribute_name_regex": "b$"}
-    assert definitions(attributes, identifier, **query) == [("ab", "int")]
-
-
-def test_a_large_alternation_takes_no_time(attributes: Any, connection: Connection, identifier: str) -> None:
-    log(connection, identifier, "r", configs={f"int-value-{0:020}{number}": number for number in range(500)})
-    regex = f"^int-value-0+0({'|'.join(map(str, range(4000)))})$"
-    found = definitions(attributes, identifier, attribute_name_filter=AttributeNameFilter(must_match_regexes=[regex]))
-    assert len(found) == 500
-
-
-@pytest.mark.parametrize("regex", ["(", "a{2000}", r"(a)\1", "(?=a)", "[z-a]", "a**"])
-def test_what_is_no_regular_expression_is_refused(attributes: Any, identifier: str, regex: str) -> None:
-    name_filter = one_of(AttributeNameFilter(must_not_match_regexes=[regex]))
-    calls: list[Callable[[], Any]] = [
-        lambda: definitions(attributes, identifier, attribute_name_filter=name_filter),
-        lambda: values(attributes, identifier, attribute_name_filter=name_filter),
-    ]
-    for call in calls:
-        with pytest.raises(exceptions.InvalidArgumentException, match="RE2") as caught:
-            call()
-        (violation,) = caught.value.violations
-        assert violation.field.endswith("attribute_name_filter.must_match_any.must_not_match_regexes")
-    with pytest.raises(exceptions.InvalidArgumentException, match="RE2"):
-        definitions(attributes, identifier, attribute_name_regex=regex)
-
-
-@pytest.mark.parametrize(
-    "page", [{"limit": 0}, {"limit": 10_001}, {"next_page_token": "x"}, {"next_page_token": "WyJ2Il0"}]
-)
-def test_bad_pages_are_refused(attributes: Any, identifier: str, page: dict[str, Any]) -> None:
-    calls: list[Callable[[], Any]] = [
-        lambda: definitions(attributes, identifier, next_page=NextPage(**page)),
-        lambda: values(attributes, identifier, next_page=NextPage(**page)),
-    ]
-    for call in calls:
-        with pytest.raises(exceptions.InvalidArgumentException) as caught:
-            call()
-        assert [violation.field.rpartition(".")[2] for violation in caught.value.violations] == list(page)
-
-
-def test_unknown_types_are_refused(attributes: Any, connection: Connection, identifier: str) -> None:
-    log(connection, identifier, "r")
-    run = run_of(connection, identifier, "r")
-    for number in (0, 99):
-        types: Any = [number]
-        calls: list[Callable[[], Any]] = [
-            lambda types=types: definitions(attributes, identifier, attribute_filter=of_types(types)),  # type: ignore[misc] # bound now
-            lambda types=types: values(attributes, identifier, attribute_filter=of_types(types)),  # type: ignore[misc] # bound now
-            lambda types=types: attributes.GetAttributeDefinitions(  # type: ignore[misc] # bound now
-                pb.GetAttributeDefinitionsRequest(experiment_identifier=run.id, attribute_type=types)
-            ),
-        ]
-        for call in calls:
-            with pytest.raises(exceptions.InvalidArgumentException):
-                call()
-
-
-def test_projects_are_required(attributes: Any) -> None:
-    with pytest.raises(exceptions.InvalidArgumentException):
-        definitions(attributes)
-    with pytest.raises(exceptions.InvalidArgumentException):
-        values(attributes, "")
 
 
 def test_a_page_goes_on_after_its_run_is_deleted(

@@ -55,7 +55,7 @@ def unary_rpcs() -> list[MethodDescriptor]:
 
 
 def method_name(rpc: MethodDescriptor) -> str:
-    """Return verb and RPC in snake case, a doubled verb once: the rule of the README."""
+    """Return verb and RPC in snake case, a doubled verb once."""
     words = re.sub(r"(?<!^)([A-Z])", r"_\1", rpc.name).lower()
     verb = rpc.GetOptions().Extensions[annotations_pb2.http].WhichOneof("pattern")
     return words if words.split("_")[0] == verb else f"{verb}_{words}"

@@ -272,7 +272,7 @@ def test_more_points_than_one_encoding_takes(series: Any, connection: Connection
 
 @pytest.fixture
 def family(connection: Connection, identifier: str) -> dict[str, str]:
-    """Identifiers of run1 (a, 0-4) -> run2 (b, fork 4, 5-8) -> run3 (b, fork 8, 9-11), and of forks before and behind."""
+    """Identifiers of run1 (a, 0-4) -> run2 (b, fork 4, 5-8) -> run3 (b, fork 8, 9-11), and of further forks."""
     log(connection, identifier, "run1", experiment="a", series={"m": dict.fromkeys(range(5), 1.0)})
     log(
         connection,

@@ -126,6 +126,7 @@ def test_futures_and_streams_are_wrapped_without_waiting(
     fake_server.script("Authorize", fake_server.hang)
     future: Any = stub.Authorize.future(models.AuthorizeRequest())
     assert not future.done()
+    fake_server.wait_for("Authorize", 2)
     assert future.cancel()
     with pytest.raises(grpc.FutureCancelledError):
         future.result(PATIENCE)

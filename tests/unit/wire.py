@@ -76,9 +76,9 @@ class FakeServer:
         self.lifetime = 300.0
         self.valid: set[str] = set()
         self.refresh_tokens: set[str] = set()
-        self.released = threading.Event()
         self._script: dict[str, deque[Callable[[Any], None]]] = defaultdict(deque)
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._hanging: list[threading.Event] = []
         self._pool = ThreadPoolExecutor(16)
         self._server = grpc.server(self._pool, options=server_arguments())
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(_Auth(self), self._server)
@@ -96,7 +96,8 @@ class FakeServer:
 
     def stop(self) -> None:
         """Stop at once and wait for the end of all threads."""
-        self.released.set()
+        for event in self._hanging:
+            event.set()
         self._server.stop(None).wait(PATIENCE)
         self._pool.shutdown()
 
@@ -107,14 +108,18 @@ class FakeServer:
     def hang(self, context: Any) -> None:
         """Wait, as a step, until the caller has gone or the server stops."""
         gone = threading.Event()
-        if not context.add_callback(gone.set):
-            return
-        while not gone.is_set() and not self.released.wait(0.02):
-            pass
+        self._hanging.append(gone)
+        if context.add_callback(gone.set):
+            gone.wait()
 
     def count(self, method: str) -> int:
         """Return how often a method was called, each attempt counted."""
         return sum(call.method == method for call in self.calls)
+
+    def wait_for(self, method: str, count: int = 1) -> None:
+        """Wait until a method has been called so often."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.count(method) >= count, PATIENCE)
 
     def last(self, method: str) -> Seen:
         """Return the last call of a method."""
@@ -124,8 +129,9 @@ class FakeServer:
         """Note a call, check its token, and take the next scripted step."""
         metadata = dict(context.invocation_metadata())
         left = context.time_remaining()
-        with self._lock:
+        with self._changed:
             self.calls.append(Seen(method, metadata, None if left is None or left > 1e8 else left))
+            self._changed.notify_all()
             step = self._script[method].popleft() if self._script[method] else None
         if step is not None:
             step(context)
@@ -137,7 +143,7 @@ class FakeServer:
         token = models.OauthToken(
             access_token=jwt(lifetime=self.lifetime), refresh_token=uuid.uuid4().hex, username="ada"
         )
-        with self._lock:
+        with self._changed:
             self.valid.add(token.access_token)
             self.refresh_tokens.add(token.refresh_token)
         return token

@@ -198,6 +198,7 @@ class _Answer:
         self._limit = limit
         self._room = room
         self._is_empty = True
+        self._is_full = False
         self._use_deprecated = use_deprecated
 
     def add(
@@ -218,18 +219,18 @@ class _Answer:
             message.search_after.CopyFrom(item.search_after)
             return
         sent, last = place or (0, 0)
-        before = sent
         walk = Walk(self._walk.lower, self._walk.upper, self._walk.descending, None if place is None else last)
         for step, timestamp, payload in _points(payload_blocks(connection, segments, walk, spans)):
             if self._limit is not None and sent >= self._limit:
                 break
             size = len(payload) + _POINT_BYTES
-            if size > self._room and not self._is_empty:
-                # The answer is full. A series that was not reached keeps its place, if it had one.
-                self._room = 0
-                if sent > before or place is not None:
+            if self._is_full or (size > self._room and not self._is_empty):
+                # The series that fills the answer says where to go on even if none of its points got in, so that some
+                # series of an unfinished answer always does. Those behind it keep the place they had.
+                if place is not None or not self._is_full:
                     message.search_after.finished = False
                     message.search_after.token = page_tokens.encode(_LISTING, sent, last)
+                self._is_full = True
                 return
             point = values.values.add(
                 timestamp_millis=timestamp, step=steps.to_double(step), completion_ratio=1, object=point_value(payload)
@@ -319,7 +320,7 @@ def _place(position: int, item: pb.SeriesQuery) -> tuple[int, int] | None:
         return None
     field = f"request.requests[{position}].search_after.token"
     sent, last = page_tokens.decode(field, item.search_after.token, _LISTING, [int, int])
-    return sent, last
+    return (sent, last) if sent else None
 
 
 def _check_active(context: grpc.ServicerContext) -> None:

@@ -17,6 +17,7 @@ from neptune_api.server.store import rules, schema, system_attributes
 from neptune_api.server.store.run_state import Preview, RunState
 from neptune_api.server.store.run_store import RunStore
 from neptune_api.server.store.written_points import WrittenPoints
+from neptune_api.server.validation import as_uuid, is_name
 from neptune_api.v1 import ingest_pb2 as pb
 
 if TYPE_CHECKING:
@@ -557,8 +558,8 @@ def _is_same(left: PointValue, right: PointValue) -> bool:
 
 
 def _is_project_name(text: str) -> bool:
-    workspace, slash, name = text.partition("/")
-    return bool(workspace and slash and name) and len(name.encode()) <= limits.MAX_PROJECT_NAME_BYTES
+    workspace, _, name = text.partition("/")
+    return as_uuid(text) is not None or (bool(workspace) and is_name(name, limits.MAX_PROJECT_NAME_BYTES))
 
 
 def _size(message: pb.RunOperation) -> int:
