@@ -187,10 +187,10 @@ def _learn(region: bytes) -> Layout | None:
         return None
     if len(set(paths)) != len(paths) or not paths:
         return None
-    positions = (np.array(ends, np.int32)[:, None] + np.arange(-_DOUBLE, 0, dtype=np.int32)).ravel()
+    positions = np.add.outer(np.array(ends, np.int32), np.arange(-_DOUBLE, 0, dtype=np.int32)).ravel()
     mask = np.full(len(region), 255, np.uint8)
     mask[positions] = 0
-    fixed = np.frombuffer(region, np.uint8) & mask
+    fixed = np.bitwise_and(np.frombuffer(region, np.uint8), mask)
     return Layout(tuple(paths), fixed, mask, positions)
 
 
@@ -211,7 +211,10 @@ def _head(snapshot: bytes) -> tuple[int, int, int] | None:
             return None
     except IndexError:
         return None
-    return rules.step_micros(step), rules.timestamp_ms(timestamp), position
+    milliseconds = rules.timestamp_ms(timestamp)
+    if rules.time_fault(milliseconds) != pb.INGEST_CODE_OK:
+        return None
+    return rules.step_micros(step), milliseconds, position
 
 
 def _fields(message: bytes, tag: int) -> Iterator[bytes]:

@@ -127,9 +127,7 @@ class SharedPositions:
         with np.errstate(over="ignore", invalid="ignore"):
             short = values.astype("<f4")
             lossless = (short.astype(np.float64).view(np.int64) == values.view(np.int64)).all(axis=1)
-        heads = [
-            _HEADER.pack(self._flags | flag, self._count) + self._positions for flag in (0, _SHORT_VALUES)
-        ]
+        heads = [_HEADER.pack(self._flags | flag, self._count) + self._positions for flag in (0, _SHORT_VALUES)]
         return [
             heads[1] + short[row].tobytes() if is_short else heads[0] + values[row].astype("<f8", copy=False).tobytes()
             for row, is_short in enumerate(lossless.tolist())

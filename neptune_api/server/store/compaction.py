@@ -68,9 +68,7 @@ def store(connection: sa.Connection, groups: Sequence[Points], new_key: Callable
 def _apart(groups: Sequence[Points]) -> tuple[list[Rectangle], dict[int, FloatColumns]]:
     """Return rectangles whose series occur nowhere else, and the points of every other series."""
     stacked = tails_.stack(groups)
-    keys, counts = np.unique(
-        np.concatenate([np.unique(group.attribute_ids) for group in stacked]), return_counts=True
-    )
+    keys, counts = np.unique(np.concatenate([np.unique(group.attribute_ids) for group in stacked]), return_counts=True)
     shared = keys[counts > 1]
     whole: list[Rectangle] = []
     others: list[Points] = []

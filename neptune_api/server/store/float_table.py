@@ -161,16 +161,19 @@ class FloatTable:
         self.size += 1
         return self.size - 1
 
-    def admits(self, slots: npt.NDArray[np.intp], steps: Int64Array, timestamps: Int64Array) -> bool:
-        """Tell whether rows of points continue all these series: steps increase, timestamps do not decrease."""
-        return (
-            int(self.last_step[slots].max()) < int(steps[0])
-            and int(self.last_timestamp[slots].max()) <= int(timestamps[0])
-            and (len(steps) == 1 or bool((np.diff(steps) > 0).all() and (np.diff(timestamps) >= 0).all()))
+    def followers(
+        self, slots: npt.NDArray[np.intp], steps: Int64Array, timestamps: Int64Array
+    ) -> npt.NDArray[np.bool_]:
+        """Tell of each series whether rows of points continue it: steps increase, timestamps do not decrease."""
+        if len(steps) > 1 and not bool((np.diff(steps) > 0).all() and (np.diff(timestamps) >= 0).all()):
+            return np.zeros(len(slots), np.bool_)
+        follows: npt.NDArray[np.bool_] = (self.last_step[slots] < steps[0]) & (
+            self.last_timestamp[slots] <= timestamps[0]
         )
+        return follows
 
     def append_rows(self, rows: Rows) -> None:
-        """Take points that `admits` has let through; previews up to their steps are gone."""
+        """Take points of series that they follow; previews up to their steps are gone."""
         slots = rows.slots
         self.rows.append(rows)
         first = self.first_step[slots]

@@ -42,7 +42,7 @@ def load_run(connection: sa.Connection, key: int) -> RunState:
     row = connection.execute(sa.select(*(runs.c[name] for name in RUN_FIELDS)).where(runs.c.id == key)).one()
     run = RunState(**row._mapping)  # noqa: SLF001  # the documented way to read a row by name
     query = (
-        sa.select(attributes, series)
+        sa.select(attributes, series, series.c.count.label("points"))
         .join_from(attributes, series, series.c.attribute_id == attributes.c.id, isouter=True)
         .where(attributes.c.run_id == key)
     )
@@ -50,9 +50,9 @@ def load_run(connection: sa.Connection, key: int) -> RunState:
         attribute = run.attributes[found.name] = Attribute(found.id, found.name, found.type, is_stored=True)
         if found.type == T.ATTRIBUTE_TYPE_FLOAT_SERIES:
             attribute.slot = _load_floats(connection, run, found)
-        elif found.count is not None:
+        elif found.total is not None:
             attribute.series = PayloadSeries(
-                found.count, found.first_step, found.last_step, found.last_payload, found.last_timestamp
+                found.points, found.first_step, found.last_step, found.last_payload, found.last_timestamp
             )
         else:
             attribute.value = _scalar(found)
@@ -70,7 +70,7 @@ def _load_floats(connection: sa.Connection, run: RunState, row: Any) -> int:
     floats.summary.put(
         slot,
         FloatSummary(
-            row.count,
+            row.points,
             row.last_step,
             last,
             row.finite_count,

@@ -28,6 +28,10 @@ SERIES_TYPES: Final = frozenset(
     }
 )
 
+# Reading a series reads all tails of its run: they are kept small, but large enough to make chunks worth writing.
+_TAIL_POINTS: Final = 2_500_000
+_TAILS: Final = 256
+
 # What a single attribute holds: a number, a text, members of a set as a frozenset, or a file.
 Scalar = int | float | str | frozenset[str] | pb.FileRef
 # What a point of a series holds: a double, or a serialized neptune_api.v1.Value.
@@ -79,9 +83,7 @@ class PayloadSeries:
 
     def take_points(self) -> PayloadColumns:
         """Return the waiting points as columns and forget them."""
-        columns = PayloadColumns(
-            np.array(self.steps, np.int64), np.array(self.timestamps, np.int64), self.payloads
-        )
+        columns = PayloadColumns(np.array(self.steps, np.int64), np.array(self.timestamps, np.int64), self.payloads)
         self.steps, self.timestamps, self.payloads = [], [], []
         self._places, self._placed = {}, 0
         return columns
@@ -149,6 +151,11 @@ class RunState:
     # Later than that when another run or call has changed it.
     modified_ms: int = 0
 
+    @property
+    def has_full_tail(self) -> bool:
+        """True when it is time to move the points in tails into chunks."""
+        return self.tail_points >= _TAIL_POINTS or self.tail_count >= _TAILS
+
     def first_step_of(self, attribute: Attribute) -> int | None:
         """Return the least committed step of a series; None when it has none."""
         if attribute.slot is not None:
@@ -162,6 +169,13 @@ class RunState:
             last = int(self.floats.last_step[attribute.slot])
             return None if last == NEVER else last
         return None if attribute.series is None else attribute.series.last_step
+
+    def last_timestamp_of(self, attribute: Attribute) -> int | None:
+        """Return the timestamp of the point of a series that was logged last; None when it has none."""
+        if attribute.slot is not None:
+            last = int(self.floats.last_timestamp[attribute.slot])
+            return None if last == NEVER else last
+        return None if attribute.series is None else attribute.series.last_timestamp
 
     def last_step(self) -> int | None:
         """Return the greatest step of the run, inherited ones included; None when it has none."""

@@ -31,6 +31,7 @@ _SMALL_CHUNK_POINTS: Final = 64
 # About 200 bytes each: what the applier keeps of runs it has seen.
 _CACHED_ATTRIBUTES: Final = 300_000
 
+
 class Keys:
     """Hand out integer keys of a table; only the applier inserts into its tables."""
 
@@ -123,7 +124,9 @@ class RunStore:
                     for run, item in new
                 ],
             )
-        updates = [{"b_id": item.id, **item.columns()} for _, item in changed if item.is_stored and item.value is not None]
+        updates = [
+            {"b_id": item.id, **item.columns()} for _, item in changed if item.is_stored and item.value is not None
+        ]
         if updates:
             table = schema.attributes
             names = ("int_value", "float_value", "text_value", "mime_type")
@@ -146,6 +149,12 @@ class RunStore:
             _, run = self._by_id.popitem(last=False)
             del self._ids[run.project_id, run.run_id]
             excess -= len(run.attributes)
+
+    def compacted(self, key: int) -> None:
+        """Note that a run has no tails any more."""
+        run = self._by_id.get(key)
+        if run is not None:
+            run.tail_points = run.tail_count = 0
 
     def _write_payloads(self, connection: sa.Connection, items: list[Attribute]) -> None:
         series_rows: list[dict[str, Any]] = []
@@ -187,14 +196,10 @@ class RunStore:
         groups, slots = floats.take()
         if groups:
             payload = tails_.encode(groups)
-            row = {
-                "run_id": run.id,
-                "count": sum(group.count for group in groups),
-                "payload": payload,
-                "checksum": tails_.checksum(payload),
-            }
+            count = sum(group.count for group in groups)
+            row = {"run_id": run.id, "count": count, "payload": payload, "checksum": tails_.checksum(payload)}
             connection.execute(schema.tails.insert(), row)
-            run.tail_points += row["count"]
+            run.tail_points += count
             run.tail_count += 1
         _write_previews(connection, floats, slots)
         _upsert(connection, schema.series, floats.rows_of(slots))

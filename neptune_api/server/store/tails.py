@@ -44,7 +44,6 @@ class Rectangle:
         return int(self.values.size)
 
 
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Loose:
     """Points of any series (keys of `attributes`), one after the other in the order they came."""
@@ -58,7 +57,6 @@ class Loose:
     def count(self) -> int:
         """Number of points."""
         return len(self.steps)
-
 
 
 Points = Rectangle | Loose
@@ -141,12 +139,12 @@ def decode(tail: bytes) -> list[Points]:
                 ids = np.arange(series, dtype=np.int64) + take(1, "<i8")
             else:
                 ids = take(series, "<i8").astype(np.int64, copy=False)
-            positions = [take(steps, "<i8").astype(np.int64, copy=False) for _ in range(2)]
+            at, timestamps = (take(steps, "<i8").astype(np.int64, copy=False) for _ in range(2))
             if kind & _LOOSE:
-                groups.append(Loose(ids, *positions, take(steps, "<f8").astype(np.float64, copy=False)))
+                groups.append(Loose(ids, at, timestamps, take(steps, "<f8").astype(np.float64, copy=False)))
             else:
                 values = take(steps * series, "<f8").astype(np.float64, copy=False)
-                groups.append(Rectangle(ids, *positions, values.reshape(steps, series)))
+                groups.append(Rectangle(ids, at, timestamps, values.reshape(steps, series)))
     except (struct.error, ValueError) as error:
         raise CorruptChunkError("A tail is shorter than its header tells.") from error
     return groups
