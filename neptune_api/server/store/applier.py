@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from neptune_api.server import limits
 from neptune_api.server.store import schema, system_attributes
-from neptune_api.server.store.blocks import Block, BlockDecoder
+from neptune_api.server.store.blocks import Block
 from neptune_api.server.store.columns import CorruptChunkError
 from neptune_api.server.store.compaction import compact
 from neptune_api.server.store.creations import Creations
@@ -25,6 +25,7 @@ from neptune_api.v1 import ingest_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from neptune_api.server.store.blocks import BlockDecoder
     from neptune_api.server.store.database import Database
     from neptune_api.server.store.oplog import Operation, OperationLog
     from neptune_api.server.store.run_state import RunState
@@ -45,7 +46,7 @@ class Applier:
     together or not at all.
     """
 
-    def __init__(self, database: Database, log: OperationLog) -> None:
+    def __init__(self, database: Database, log: OperationLog, blocks: BlockDecoder) -> None:
         self._database = database
         self._log = log
         self._standing_still = threading.RLock()
@@ -53,7 +54,7 @@ class Applier:
         self._stopping = threading.Event()
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="neptune-applier", daemon=True)
-        self._blocks = BlockDecoder()
+        self._blocks = blocks
         self._damaged: set[int] = set()
         with database.read() as connection:
             self._runs = RunStore(connection)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import tails as tails_
 from neptune_api.server.store.columns import FloatColumns
-from neptune_api.server.store.schema import attributes, chunks, tails
+from neptune_api.server.store.schema import chunks, tails
 from neptune_api.server.store.tails import Rectangle
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from google.protobuf.message import DecodeError
 
 from neptune_api.server.store.wire import varint
+from neptune_api.v1.ingest_pb2 import RunOperation
 
 if TYPE_CHECKING:
     Kind = Literal["create", "update", "update_batch"]
@@ -24,14 +25,16 @@ _KINDS: Final[dict[int, Kind]] = {6: "create", 7: "update", 8: "update_batch"}
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A serialized neptune_api.v1.RunOperation: its plain fields, and the bytes of the operation itself."""
+    """A serialized neptune_api.v1.RunOperation: its plain fields, and the bytes of the operation itself.
+
+    `kind` is None when there is no operation.
+    """
 
     payload: bytes
     project: str
     run_id: str
     create_missing_project: bool
     kind: Kind | None
-    """None when there is no operation, or when only protobuf can tell: the field is given more than once."""
     body: bytes
 
     @classmethod
@@ -67,7 +70,9 @@ class Envelope:
                     position += 8 if wire_type == _FIXED64 else 4
                 else:
                     raise DecodeError("A field has an unknown wire type.")
-            kind = kinds[0] if len(kinds) == 1 else None
-            return cls(payload, project.decode(), run_id.decode(), create_missing, kind, body)
+            if len(kinds) > 1:
+                # The last one counts, merged with those before it that are alike: protobuf knows how.
+                return cls.parse(RunOperation.FromString(payload).SerializeToString())
+            return cls(payload, project.decode(), run_id.decode(), create_missing, kinds[0] if kinds else None, body)
         except (IndexError, UnicodeDecodeError) as error:
             raise DecodeError("The message ends within a field, or a text is not UTF-8.") from error
