@@ -60,7 +60,7 @@ def log(
     run: str,
     *,
     configs: Mapping[str, Any] | None = None,
-    series: Mapping[str, Mapping[float, Any]] | None = None,
+    series: Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
     create: bool = True,
     **creation: Any,

@@ -52,7 +52,7 @@ def test_definitions_of_several_projects(attributes: Any, connection: Connection
     other = another_project(connection, identifier)
     log(connection, identifier, "a", configs={"x": 1, "y": 1})
     log(connection, other, "a", configs={"x": 1, "z": 1})
-    query = {"attribute_name_filter": user_names()}
+    query: dict[str, Any] = {"attribute_name_filter": user_names()}
     assert [name for name, _ in definitions(attributes, identifier, other, **query)] == ["x", "y", "z"]
     assert [name for name, _ in definitions(attributes, "no/project", other, **query)] == ["x", "z"]
     runs = StringList(values=[run_of(connection, other, "a").id, f"{identifier}/NO-1"])
@@ -132,7 +132,7 @@ def test_name_filters(attributes: Any, connection: Connection, identifier: str, 
     name_filter, expected = FILTERS[case]
     log(connection, identifier, "r", configs=dict.fromkeys(NAMES, 1))
     integers = of_types([AttributeType.ATTRIBUTE_TYPE_INT])
-    query = {"attribute_name_filter": name_filter, "attribute_filter": integers}
+    query: dict[str, Any] = {"attribute_name_filter": name_filter, "attribute_filter": integers}
     found = [name for name, _ in definitions(attributes, identifier, **query) if not name.startswith("sys/")]
     assert found == expected
     found = [name for _, name in values(attributes, identifier, **query) if not name.startswith("sys/")]
@@ -141,7 +141,10 @@ def test_name_filters(attributes: Any, connection: Connection, identifier: str, 
 
 def test_the_deprecated_regex_counts_too(attributes: Any, connection: Connection, identifier: str) -> None:
     log(connection, identifier, "r", configs={"ab": 1, "a": 1, "b": 1})
-    query = {"attribute_name_filter": AttributeNameFilter(must_match_regexes=["^a"]), "attribute_name_regex": "b$"}
+    query: dict[str, Any] = {
+        "attribute_name_filter": AttributeNameFilter(must_match_regexes=["^a"]),
+        "attribute_name_regex": "b$",
+    }
     assert definitions(attributes, identifier, **query) == [("ab", "int")]
 
 

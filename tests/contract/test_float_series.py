@@ -460,6 +460,14 @@ def test_bad_queries_are_refused(series: Any, case: str) -> None:
     assert [violation.field for violation in caught.value.violations] == [expected]
 
 
+def test_an_answer_does_not_grow_without_end(series: Any, connection: Connection, identifier: str) -> None:
+    log(connection, identifier, "r", series={"m": dict.fromkeys(range(1000), 1.0)})
+    queries = [query(custom(identifier, "r"), request_id=str(number)) for number in range(5001)]
+    with pytest.raises(exceptions.ResourceExhaustedException, match="5,000,000"):
+        answers(series, *queries)
+    assert {len(item.values) for item in answers(series, *queries, limit=1)} == {1}
+
+
 def test_an_empty_query_has_an_empty_answer(series: Any) -> None:
     assert list(call(series).series) == []
 

@@ -208,7 +208,7 @@ def test_bad_parameters_are_named(runs: Any, identifier: str, case: str) -> None
 
 
 @pytest.mark.parametrize("fields", [{"run_id": "x" * 730}, {"experiment_name": "x" * 730}, {"family": "ä" * 365}])
-def test_parameters_at_the_limit_are_fine(runs: Any, identifier: str, fields: dict[str, str]) -> None:
+def test_parameters_at_the_limit_are_fine(runs: Any, identifier: str, fields: dict[str, Any]) -> None:
     runs.CreateRun(pb.CreateRunRequest(**({"project_identifier": identifier, "run_id": "r"} | fields)))
 
 
@@ -235,7 +235,7 @@ def test_runs_of_an_archived_project_do_not_change(runs: Any, connection: Connec
 
 def every_call(runs: Any, identifier: str, run: str) -> dict[str, tuple[Callable[[Any], Any], Message, int]]:
     """Return each RPC with a request and the role it needs."""
-    some = {"project_identifier": identifier, "experiment_identifiers": [run]}
+    some: dict[str, Any] = {"project_identifier": identifier, "experiment_identifiers": [run]}
     tags = pb.UpdateTags(experiment_identifiers=[run], tags_to_add=["t"])
     return {
         "GetRun": (runs.GetRun, pb.GetRunRequest(experiment_id=run), PROJECT_ROLE_VIEWER),

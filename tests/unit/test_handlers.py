@@ -59,7 +59,7 @@ def authenticate(authorization: str | None) -> Caller:
 class Ingest(ingest_service_pb2_grpc.IngestServiceServicer):
     """One RPC of every arity but a response stream alone, and one that does what the test wants."""
 
-    def __init__(self, behave: Callable[[], Any]) -> None:
+    def __init__(self, behave: Callable[[], Any] = lambda: None) -> None:
         self.behave = behave
         self.closed = 0
 
@@ -91,16 +91,8 @@ class Config(config_service_pb2_grpc.ConfigServiceServicer):
         return ClientConfig(api_url="there")
 
 
-def ingest(behave: Callable[[], Any] = lambda: None) -> Ingest:
-    return Ingest(behave)  # type: ignore[abstract] # to checkers only, and only two RPCs are missing
-
-
-def config() -> Config:
-    return Config()  # type: ignore[abstract] # as above
-
-
 def handler(name: str, servicer: object | None = None) -> Handler:
-    servicer = ingest() if servicer is None else servicer
+    servicer = Ingest() if servicer is None else servicer
     return next(each for each in collect_handlers([servicer], authenticate).values() if each.method.name == name)
 
 
@@ -120,7 +112,7 @@ RUN = RunOperation(run_id="r").SerializeToString()
 
 
 def test_collects_every_rpc_of_a_servicer() -> None:
-    found = collect_handlers([ingest(), config()], authenticate)
+    found = collect_handlers([Ingest(), Config()], authenticate)
     assert found.keys() > {"/neptune_api.v1.IngestService/Submit", "/neptune_api.v1.ConfigService/GetClientConfig"}
     assert {path: each.path for path, each in found.items()} == {path: path for path in found}
     acknowledged = found["/neptune_api.v1.IngestService/SubmitAcknowledged"]
@@ -151,7 +143,7 @@ def test_response_stream_keeps_its_caller_to_itself() -> None:
 
 
 def test_closing_a_response_stream_ends_the_servicer() -> None:
-    servicer = ingest()
+    servicer = Ingest()
     responses = guarded("SubmitAcknowledged", servicer)(iter([RUN, RUN]), Call())
     next(responses)
     responses.close()
@@ -160,7 +152,7 @@ def test_closing_a_response_stream_ends_the_servicer() -> None:
 
 @pytest.mark.parametrize("authorization", [None, "Bearer bad", b"Bearer good"])
 def test_without_identity_nothing_is_called(authorization: str | bytes | None) -> None:
-    servicer = ingest(failing(AssertionError("called")))
+    servicer = Ingest(failing(AssertionError("called")))
     for name, payload in (("Submit", RUN), ("SubmitStream", iter([RUN]))):
         with pytest.raises(StatusError) as caught:
             guarded(name, servicer)(payload, Call(authorization))
@@ -170,13 +162,13 @@ def test_without_identity_nothing_is_called(authorization: str | bytes | None) -
 
 
 def test_anonymous_rpcs_need_no_token() -> None:
-    answer = guarded("GetClientConfig", config())(b"", Call("Bearer bad"))
+    answer = guarded("GetClientConfig", Config())(b"", Call("Bearer bad"))
     assert ClientConfig.FromString(answer).api_url == "there"
 
 
 def test_expired_deadline_ends_before_it_begins() -> None:
     with pytest.raises(StatusError, match=r"IngestService\.Submit") as caught:
-        guarded("Submit", ingest(failing(AssertionError("called"))))(RUN, Call(remaining=0))
+        guarded("Submit", Ingest(failing(AssertionError("called"))))(RUN, Call(remaining=0))
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert guarded("Submit")(RUN, Call(remaining=1.5))
 
@@ -205,12 +197,12 @@ def test_oversized_request() -> None:
 
 def test_status_errors_pass() -> None:
     with pytest.raises(StatusError) as caught:
-        guarded("Submit", ingest(failing(invalid("run_id", "is bad"))))(RUN, Call())
+        guarded("Submit", Ingest(failing(invalid("run_id", "is bad"))))(RUN, Call())
     assert caught.value.violations == (("run_id", "is bad"),)
 
 
 def test_faults_become_incidents(caplog: pytest.LogCaptureFixture) -> None:
-    servicer = ingest(failing(KeyError(f"secret {SECRET}")))
+    servicer = Ingest(failing(KeyError(f"secret {SECRET}")))
     responses = guarded("SubmitAcknowledged", servicer)(iter([RUN]), Call())
     calls: list[Callable[[], Any]] = [lambda: guarded("Submit", servicer)(RUN, Call()), lambda: next(responses)]
     for call in calls:
@@ -236,7 +228,7 @@ def test_answer_of_the_wrong_type_is_a_fault(caplog: pytest.LogCaptureFixture) -
 
 def test_closed_store_is_worth_another_try() -> None:
     with pytest.raises(StatusError) as caught:
-        guarded("Submit", ingest(failing(StoreClosedError("closed"))))(RUN, Call())
+        guarded("Submit", Ingest(failing(StoreClosedError("closed"))))(RUN, Call())
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
     assert caught.value.retry_seconds
 
@@ -253,7 +245,7 @@ def test_caller_that_goes_away_is_no_fault(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_rpcs_that_are_not_overridden_are_unimplemented() -> None:
-    servicer = series_service_pb2_grpc.SeriesServiceServicer()  # type: ignore[abstract] # as above
+    servicer = series_service_pb2_grpc.SeriesServiceServicer()
     handlers = collect_handlers([servicer], authenticate)
     assert handlers
     for each in handlers.values():

@@ -80,7 +80,7 @@ def write(bench: Bench, family: list[Generation], *, files: bool = False) -> tup
 
 
 def key_of(connection: sa.Connection, run: str) -> int:
-    key = connection.scalar(sa.select(schema.runs.c.id).where(schema.runs.c.run_id == run))
+    key: int | None = connection.scalar(sa.select(schema.runs.c.id).where(schema.runs.c.run_id == run))
     assert key is not None
     return key
 

@@ -24,6 +24,9 @@ _LAST_BATCH: Final = 8_192
 _GROWTH: Final = 8
 # Texts and payloads of a page, after which it ends.
 _PAGE_BYTES: Final = 16 * 1024 * 1024
+# How many rows of ancestors a read is meant for, and how many of them a run may have.
+_INHERITED_PER_READ: Final = 20_000
+_USUAL_NAMES: Final = 100
 _ANCESTORS_PER_CONDITION: Final = 200
 _CONDITIONS_PER_QUERY: Final = 100
 # More names than this are compared here instead of by the database.
@@ -113,8 +116,9 @@ def page_of_values(
     if which.is_empty:
         return cells, None
     size = 0
+    inherited = _Inheritance(connection, which)
     for batch in _batches_of_runs(connection, project_id, numbers, 0 if after is None else after.number):
-        for cell in _cells(connection, batch, which, after, limit + 1 - len(cells)):
+        for cell in _cells(connection, batch, which, inherited, after, limit + 1 - len(cells)):
             if len(cells) == limit or (cells and size + cell.size > _PAGE_BYTES):
                 return cells, Place(cells[-1].run.number, cells[-1].name)
             cells.append(cell)
@@ -127,7 +131,8 @@ def values_of_run(connection: sa.Connection, run_key: int, which: AttributeFilte
     if which.is_empty:
         return []
     query = sa.select(runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id).where(runs.c.id == run_key)
-    return list(_cells(connection, [_run_row(row) for row in connection.execute(query)], which, None, None))
+    batch = [_run_row(row) for row in connection.execute(query)]
+    return list(_cells(connection, batch, which, _Inheritance(connection, which), None, None))
 
 
 def definitions_of_run(connection: sa.Connection, run_key: int, which: AttributeFilter) -> list[tuple[str, int]]:
@@ -197,6 +202,7 @@ def _cells(
     connection: sa.Connection,
     batch: Sequence[RunRow],
     which: AttributeFilter,
+    inherited: _Inheritance,
     after: Place | None,
     limit: int | None,
 ) -> Iterator[Cell]:
@@ -207,7 +213,6 @@ def _cells(
         # Whatever comes behind the last one of enough own attributes is for another page.
         key = next(reversed(own))
         last = next(Place(run.number, next(reversed(own[key]))) for run in batch if run.key == key)
-    inherited = _Inheritance(connection, which)
     forks = [run for run in batch if run.is_fork and (last is None or run.number <= last.number)]
     for run in batch:
         if last is not None and run.number > last.number:
@@ -261,13 +266,15 @@ def _size(row: Any) -> int:
 
 
 class _Inheritance:
-    """Series that forks inherit; what the ancestors of some forks have is read at once."""
-
-    _FORKS_PER_READ: Final = 256
+    """Series that forks inherit; what the ancestors of some forks have is read at once and kept for a page."""
 
     def __init__(self, connection: sa.Connection, which: AttributeFilter) -> None:
         types = SERIES_TYPES if which.types is None else SERIES_TYPES & which.types
         self._which = AttributeFilter(which.names, frozenset(types), which.matches)
+        # The fewer attributes each ancestor can have, the more of them.
+        self._forks_per_read = _INHERITED_PER_READ // (
+            _USUAL_NAMES if which.names is None else max(1, len(which.names))
+        )
         self._connection = connection
         self._lineages: dict[int, Any] = {}
         self._rows: dict[int, dict[str, Any]] = {}
@@ -275,7 +282,7 @@ class _Inheritance:
     def cells(self, run: RunRow, own: dict[str, Any], forks: Sequence[RunRow]) -> Iterator[tuple[str, list[Segment]]]:
         """Yield the attributes of a fork by name, with what it inherits; `forks` are those asked about after it too."""
         if run.key not in self._lineages:
-            self._read(forks[forks.index(run) :][: self._FORKS_PER_READ])
+            self._read(forks[forks.index(run) :][: max(_FIRST_BATCH, self._forks_per_read)])
         lineage = self._lineages[run.key]
         rows = {run.key: own} | {key: self._rows[key] for key, _ in lineage[1:]}
         names = set(own)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from neptune_api.server.store.lineage import Lineage, Scope
 
 _CACHED_SUMMARIES: Final = 100_000
-_CHUNKS_PER_QUERY: Final = 64
+_CHUNKS_PER_QUERY: Final = 1_000
 
 # An attribute, with its series if it is one; `points` is the number of committed points.
 ATTRIBUTE_COLUMNS: Final = (
