@@ -211,8 +211,8 @@ def collect_handlers(servicers: Iterable[object], authenticate: Authenticate) ->
 
     `authenticate` takes the `authorization` metadata (None when it is absent) and returns the caller or raises
     StatusError; RPCs whose proto says `anonymous` go without. RPCs that a servicer does not override answer
-    UNIMPLEMENTED. A servicer may have `request_readers`: by name of an RPC, a function that takes the bytes of a request
-    and returns what its method gets instead of the message, or raises DecodeError.
+    UNIMPLEMENTED. A servicer may have `request_readers`: by name of an RPC, a function that takes the bytes of a
+    request and returns what its method gets instead of the message, or raises DecodeError.
     """
     found: dict[str, Handler] = {}
     for servicer in servicers:

@@ -43,7 +43,9 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
             ("Submit", "SubmitStream", "SubmitAcknowledged"), store.read_operation
         )
 
-    def Submit(self, request: Envelope, context: grpc.ServicerContext) -> pb.SubmitResponse:
+    def Submit(  # type: ignore[override]  # see request_readers
+        self, request: Envelope, context: grpc.ServicerContext
+    ) -> pb.SubmitResponse:
         submission = self._submission(request, _idempotency_key(context))
         return _accepted(self._store.submit_many([submission]))
 
@@ -55,7 +57,7 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
             raise invalid("operation", "the stream is empty; send at least one operation.")
         return _accepted(request_ids)
 
-    def SubmitAcknowledged(
+    def SubmitAcknowledged(  # type: ignore[override]  # see request_readers
         self, request_iterator: Iterator[Envelope], context: grpc.ServicerContext
     ) -> Iterator[pb.SubmitResponse]:
         for submission in self._submissions(request_iterator):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -34,7 +35,11 @@ _LOG: Final = logging.getLogger(__name__)
 # What is applied in one transaction: enough to share its fsync, little enough to keep readers current.
 _BATCH_OPERATIONS: Final = 256
 _BATCH_BYTES: Final = 32 * 1024 * 1024
+_FULL_BATCH: Final = 32
 _RETRY_SECONDS: Final = 1.0
+# After a batch that is not full, so many times as long as it took; at most that many seconds.
+_PAUSES: Final = 2.0
+_MAX_PAUSE_SECONDS: Final = 0.1
 # Without anything to apply for so long, what is still in tails is moved into chunks.
 _IDLE_SECONDS: Final = 1.0
 
@@ -56,6 +61,7 @@ class Applier:
         self._thread = threading.Thread(target=self._run, name="neptune-applier", daemon=True)
         self._blocks = blocks
         self._damaged: set[int] = set()
+        self._seconds = 0.0  # that the last batch took
         with database.read() as connection:
             self._runs = RunStore(connection)
 
@@ -96,8 +102,10 @@ class Applier:
             has_work = self._work.wait(_IDLE_SECONDS)
             self._work.clear()
             try:
-                while not self._stopping.is_set() and self._apply_batch():
-                    pass
+                while not self._stopping.is_set() and (size := self._timed_batch()):
+                    # A batch has costs of its own, and those who submit wait while it is written: let some come together.
+                    if size < _FULL_BATCH:
+                        self._stopping.wait(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
                 while not has_work and not self._work.is_set() and self._compact_one():
                     pass
             except Exception:  # noqa: BLE001 # nothing may end this thread
@@ -105,11 +113,17 @@ class Applier:
                 self._stopping.wait(_RETRY_SECONDS)
                 self._work.set()
 
-    def _apply_batch(self) -> bool:
+    def _timed_batch(self) -> int:
+        begin = time.monotonic()
+        size = self._apply_batch()
+        self._seconds = time.monotonic() - begin
+        return size
+
+    def _apply_batch(self) -> int:
         with self._standing_still:
             batch = self._log.pending(_BATCH_OPERATIONS, _BATCH_BYTES)
             if not batch:
-                return False
+                return 0
             try:
                 self._apply(batch)
             except sa.exc.OperationalError:
@@ -123,7 +137,7 @@ class Applier:
                     self._apply_alone(operation)
         with self._progress:
             self._progress.notify_all()
-        return True
+        return len(batch)
 
     def _apply_alone(self, operation: Operation) -> None:
         try:

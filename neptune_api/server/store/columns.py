@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -158,7 +159,7 @@ def decode_payloads(chunk: bytes) -> PayloadColumns:
     if count and ends[-1] != len(chunk):
         raise CorruptChunkError("The payloads of the chunk do not fill it.")
     bounds = [offset + 4 * count, *ends.tolist()]
-    return PayloadColumns(steps, timestamps, [chunk[a:b] for a, b in zip(bounds, bounds[1:], strict=False)])
+    return PayloadColumns(steps, timestamps, [chunk[a:b] for a, b in pairwise(bounds)])
 
 
 def _concatenate(arrays: Iterable[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -1,8 +1,8 @@
 """Compaction: from tails, which are quick to write, to chunks, which are quick to read.
 
 A series' youngest chunks are merged as long as the next older one is not larger than what has come together, up to
-CHUNK_POINTS, so a point is written again a few times at most, and a series of n points has about n / CHUNK_POINTS chunks
-and a handful of smaller ones, however its points arrived.
+CHUNK_POINTS. So a point is written again a few times at most, and a series of n points has about n / CHUNK_POINTS
+chunks and a handful of smaller ones, however its points arrived.
 """
 
 from __future__ import annotations
@@ -73,11 +73,14 @@ def _apart(groups: Sequence[Points]) -> tuple[list[Rectangle], dict[int, FloatCo
     whole: list[Rectangle] = []
     others: list[Points] = []
     for group in stacked:
-        if isinstance(group, Rectangle) and len(group.steps) >= _FEW_STEPS:
-            if not bool(np.isin(group.attribute_ids, shared).any()):
-                whole.append(group)
-                continue
-        others.append(group)
+        if (
+            isinstance(group, Rectangle)
+            and len(group.steps) >= _FEW_STEPS
+            and not bool(np.isin(group.attribute_ids, shared).any())
+        ):
+            whole.append(group)
+        else:
+            others.append(group)
     wanted = {key for group in others for key in group.attribute_ids.tolist()}
     return whole, tails_.by_series(others, wanted)
 

@@ -130,6 +130,8 @@ class FloatTable:
     """Hold what the next point of each float series of a run is judged by, and the points that wait to be written."""
 
     size: int = 0
+    # How many of the series have a row in the `series` table.
+    stored: int = 0
     attribute_ids: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
     first_step: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
     last_step: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -226,7 +228,10 @@ class FloatTable:
     def take(self) -> tuple[list[Points], npt.NDArray[np.intp]]:
         """Add the waiting points to the summaries, forget them, and return them with the slots of their series."""
         groups: list[Points] = []
-        touched: list[npt.NDArray[np.intp]] = [np.fromiter(self.previews, np.intp, len(self.previews))]
+        touched: list[npt.NDArray[np.intp]] = [
+            np.arange(self.stored, self.size),
+            np.fromiter(self.previews, np.intp, len(self.previews)),
+        ]
         for same in _stacks(self.rows):
             slots = same[0].slots
             steps, timestamps, values = (
@@ -257,10 +262,10 @@ class FloatTable:
         for slot, places in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
             self.summary.add_rows(np.array([slot]), points.steps[places], points.values[places, None])
 
-    def rows_of(self, slots: npt.NDArray[np.intp]) -> list[dict[str, object]]:
-        """Return rows of the `series` table for written series."""
+    def columns_of(self, slots: npt.NDArray[np.intp]) -> dict[str, list[object]]:
+        """Return columns of the `series` table for written series."""
         summary = self.summary
-        columns: dict[str, list[object]] = {
+        return {
             "attribute_id": self.attribute_ids[slots].tolist(),
             "count": summary.count[slots].tolist(),
             "first_step": _nullable(self.first_step[slots], self.first_step[slots] == NEVER),
@@ -277,8 +282,6 @@ class FloatTable:
             if self.last_preview
             else [False] * len(slots),
         }
-        names = tuple(columns)
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def has_preview(self, slot: int) -> bool:
         """Tell whether a preview lies after the last committed point."""

@@ -66,6 +66,7 @@ def load_run(connection: sa.Connection, key: int) -> RunState:
 def _load_floats(connection: sa.Connection, run: RunState, row: Any) -> int:
     floats = run.floats
     slot = floats.add(row.id)
+    floats.stored = floats.size
     last = math.nan if row.last_value is None else row.last_value
     floats.summary.put(
         slot,
