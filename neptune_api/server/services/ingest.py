@@ -49,7 +49,11 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
         submission = self._submission(request, _idempotency_key(context))
         return _accepted(self._store.submit_many([submission]))
 
-    def SubmitStream(self, request_iterator: Iterator[Envelope], context: grpc.ServicerContext) -> pb.SubmitResponse:
+    def SubmitStream(  # type: ignore[override]  # see request_readers
+        self,
+        request_iterator: Iterator[Envelope],
+        context: grpc.ServicerContext,
+    ) -> pb.SubmitResponse:
         request_ids: list[str] = []
         for group in _groups(self._submissions(request_iterator)):
             request_ids += self._store.submit_many(group)

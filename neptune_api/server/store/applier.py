@@ -81,6 +81,11 @@ class Applier:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
+    def compact(self, until: threading.Event | None = None) -> None:
+        """Move the points in tails into chunks, run by run, until there is none left or the event is set."""
+        while not (until is not None and until.is_set()) and self._compact_one():
+            pass
+
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[sa.Connection]:
         """Give a write connection while nothing is applied; what the applier remembers of runs is forgotten after."""
@@ -103,11 +108,11 @@ class Applier:
             self._work.clear()
             try:
                 while not self._stopping.is_set() and (size := self._timed_batch()):
-                    # A batch has costs of its own, and those who submit wait while it is written: let some come together.
+                    # A batch has costs of its own, and submitting waits while it is written: let some come together.
                     if size < _FULL_BATCH:
                         self._stopping.wait(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
-                while not has_work and not self._work.is_set() and self._compact_one():
-                    pass
+                if not has_work:
+                    self.compact(until=self._work)
             except Exception:  # noqa: BLE001 # nothing may end this thread
                 _LOG.exception("Applying failed; trying again in %s s", _RETRY_SECONDS)
                 self._stopping.wait(_RETRY_SECONDS)

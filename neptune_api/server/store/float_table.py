@@ -105,9 +105,9 @@ class SummaryTable:
             self.deviations[slots] += deviations + np.where(
                 (before > 0) & (count > 0), distance * distance * before * count / np.maximum(together, 1), 0.0
             )
+            self.total[slots] += total
         self.count[slots] += len(steps)
         self.finite_count[slots] = together
-        self.total[slots] += total
         self.minimum[slots] = np.minimum(self.minimum[slots], minimum)
         self.maximum[slots] = np.maximum(self.maximum[slots], maximum)
         later = self.last_step[slots] < steps[-1]

@@ -94,6 +94,10 @@ class Store:
                 if not condition.wait(end - time.monotonic()) and time.monotonic() >= end:
                     raise TimeoutError(f"{len(request_ids) - len(done)} operations were not applied in {timeout} s.")
 
+    def compact(self) -> None:
+        """Move every point that is still in a tail into chunks, as the applier does when it has nothing else to do."""
+        self._applier.compact()
+
     def exclusive(self) -> AbstractContextManager[sa.Connection]:
         """Give a write connection while nothing is applied."""
         return self._applier.exclusive()
