@@ -60,6 +60,8 @@ class Handler:
 
     method: MethodDescriptor
     request_type: type[Message]
+    read: Callable[[bytes], Any]
+    """Turns bytes into the request: `request_type.FromString`, unless the servicer reads its requests itself."""
     response_type: type[Message]
     behaviour: Behaviour
     request_streaming: bool
@@ -77,7 +79,7 @@ class Handler:
         """The RPC as gRPC writes it: `/neptune_api.v1.RunsService/GetRun`."""
         return f"/{self.method.containing_service.full_name}/{self.method.name}"
 
-    def parse(self, data: bytes) -> Message:
+    def parse(self, data: bytes) -> Any:
         """Return the request in its binary encoding.
 
         Raises StatusError: RESOURCE_EXHAUSTED over limits.MAX_REQUEST_BYTES, INVALID_ARGUMENT for malformed bytes.
@@ -90,7 +92,7 @@ class Handler:
                 metadata={"limit": str(limits.MAX_REQUEST_BYTES)},
             )
         try:
-            return self.request_type.FromString(data)
+            return self.read(data)
         except DecodeError:
             name = self.request_type.DESCRIPTOR.full_name
             raise StatusError(
@@ -209,7 +211,8 @@ def collect_handlers(servicers: Iterable[object], authenticate: Authenticate) ->
 
     `authenticate` takes the `authorization` metadata (None when it is absent) and returns the caller or raises
     StatusError; RPCs whose proto says `anonymous` go without. RPCs that a servicer does not override answer
-    UNIMPLEMENTED.
+    UNIMPLEMENTED. A servicer may have `request_readers`: by name of an RPC, a function that takes the bytes of a
+    request and returns what its method gets instead of the message, or raises DecodeError.
     """
     found: dict[str, Handler] = {}
     for servicer in servicers:
@@ -219,9 +222,11 @@ def collect_handlers(servicers: Iterable[object], authenticate: Authenticate) ->
             service, _, name = path[1:].rpartition("/")
             method = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
             implemented = getattr(type(servicer), name) is not getattr(base, name)
+            request_type = message_factory.GetMessageClass(method.input_type)
             found[path] = Handler(
                 method=method,
-                request_type=message_factory.GetMessageClass(method.input_type),
+                request_type=request_type,
+                read=getattr(servicer, "request_readers", {}).get(name, request_type.FromString),
                 response_type=message_factory.GetMessageClass(method.output_type),
                 behaviour=behaviour_of(rpc) if implemented else _refusal(method),
                 request_streaming=bool(rpc.request_streaming),

@@ -94,7 +94,7 @@ def test_an_operation_without_changes_ends_well(bench: Bench) -> None:
 def test_a_failing_database_delays_and_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(applier, "_RETRY_SECONDS", 0.01)
     bench.apply_one(create())
-    statements = Statements(bench, "INTO chunks")
+    statements = Statements(bench, "INTO tails")
     statements.failures = 3
     logging.disable(logging.CRITICAL)
     try:
@@ -257,6 +257,8 @@ def test_single_appends_make_few_chunks(bench: Bench, kind: str, count: int) -> 
     bench.apply_one(create())
     for number in range(count):
         assert bench.apply_one(append({"m": values[number]}, number, START_MS + number)) == {"OK": 1}
+    bench.store.compact()
+    assert rows(bench, schema.tails) == []
     chunks = rows(bench, schema.chunks)
     assert len(chunks) <= math.ceil(count / run_store._SMALL_CHUNK_POINTS)
     assert sum(chunk.count for chunk in chunks) == count
@@ -323,6 +325,7 @@ def test_what_is_sent_again_is_absorbed_without_reading_much(bench: Bench, kind:
 
 def test_a_damaged_chunk_costs_the_operation_that_needs_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.apply(create(), append({"m": 1.0}, 1), append({"m": 2.0}, 2))
+    bench.store.compact()
     with bench.store.exclusive() as connection:
         connection.execute(schema.chunks.update().values(checksum=schema.chunks.c.checksum + 1))
     assert bench.apply(append({"m": 1.0}, 1), append({"m": 3.0}, 3)) == [{"INTERNAL": 1}, {"OK": 1}]

@@ -177,6 +177,7 @@ def test_a_damaged_chunk_is_reported(bench: Bench) -> None:
     with bench.database.read() as connection:
         (segment,) = segments_of(connection, run, FLOATS)
     chunks = schema.chunks
+    bench.store.compact()
     with bench.store.exclusive() as connection:
         connection.execute(chunks.update().where(chunks.c.attribute_id == segment.row.id).values(checksum=1))
     with bench.database.read() as connection, pytest.raises(CorruptChunkError):

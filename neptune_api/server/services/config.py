@@ -43,7 +43,8 @@ class ConfigService(ConfigServiceServicer):
 
 def enforced_limits() -> Limits:
     """Return every limit that the server enforces."""
-    named: dict[str, Any] = {field.name: getattr(limits, field.name.upper(), None) for field in Limits.DESCRIPTOR.fields}
+    names = (field.name for field in Limits.DESCRIPTOR.fields)
+    named: dict[str, Any] = {name: getattr(limits, name.upper(), None) for name in names}
     derived: dict[str, Any] = {
         "max_step": limits.MAX_WHOLE_STEP,
         "step_resolution": 1 / limits.MICROS_PER_STEP,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from neptune_api.server.access import Access
+    from neptune_api.server.store.envelopes import Envelope
     from neptune_api.server.store.store import Outcome, Store
     from neptune_api.v1 import ingest_service_pb2
 
@@ -36,13 +37,21 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
     def __init__(self, *, store: Store, access: Access) -> None:
         self._store = store
         self._access = access
+        # Points by the ten thousand stay bytes until they are arrays: no message, and no object per point.
+        self.request_readers: Final = dict.fromkeys(
+            ("Submit", "SubmitStream", "SubmitAcknowledged"), store.read_operation
+        )
 
-    def Submit(self, request: pb.RunOperation, context: grpc.ServicerContext) -> pb.SubmitResponse:
+    def Submit(  # type: ignore[override]  # see request_readers
+        self, request: Envelope, context: grpc.ServicerContext
+    ) -> pb.SubmitResponse:
         submission = self._submission(request, _idempotency_key(context))
         return _accepted(self._store.submit_many([submission]))
 
-    def SubmitStream(
-        self, request_iterator: Iterator[pb.RunOperation], context: grpc.ServicerContext
+    def SubmitStream(  # type: ignore[override]  # see request_readers
+        self,
+        request_iterator: Iterator[Envelope],
+        context: grpc.ServicerContext,
     ) -> pb.SubmitResponse:
         request_ids: list[str] = []
         for group in _groups(self._submissions(request_iterator)):
@@ -51,8 +60,8 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
             raise invalid("operation", "the stream is empty; send at least one operation.")
         return _accepted(request_ids)
 
-    def SubmitAcknowledged(
-        self, request_iterator: Iterator[pb.RunOperation], context: grpc.ServicerContext
+    def SubmitAcknowledged(  # type: ignore[override]  # see request_readers
+        self, request_iterator: Iterator[Envelope], context: grpc.ServicerContext
     ) -> Iterator[pb.SubmitResponse]:
         for submission in self._submissions(request_iterator):
             yield _accepted(self._store.submit_many([submission]))
@@ -98,7 +107,7 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
                 break
         return page
 
-    def _submissions(self, operations: Iterable[pb.RunOperation]) -> Iterator[Submission]:
+    def _submissions(self, operations: Iterable[Envelope]) -> Iterator[Submission]:
         for position, operation in enumerate(operations):
             try:
                 yield self._submission(operation, None)
@@ -111,22 +120,21 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
                     violations=error.violations,
                 ) from error
 
-    def _submission(self, operation: pb.RunOperation, idempotency_key: str | None) -> Submission:
-        payload = operation.SerializeToString()
-        if len(payload) > limits.MAX_OPERATION_BYTES:
+    def _submission(self, operation: Envelope, idempotency_key: str | None) -> Submission:
+        size = len(operation.payload)
+        if size > limits.MAX_OPERATION_BYTES:
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"The operation has {len(payload)} bytes; the limit is {limits.MAX_OPERATION_BYTES}: "
-                "split it into several.",
+                f"The operation has {size} bytes; the limit is {limits.MAX_OPERATION_BYTES}: split it into several.",
             )
         if not operation.project:
             raise invalid("project", "is required: workspace/name.")
         if not operation.run_id:
             raise invalid("run_id", "is required.")
-        if operation.WhichOneof("operation") is None:
+        if operation.kind is None:
             raise invalid("operation", "is required: one of create, update, update_batch.")
         project_id = self._project_id(operation.project, create_missing=operation.create_missing_project)
-        return Submission(payload, current_caller().user_id, project_id, idempotency_key)
+        return Submission(operation.payload, current_caller().user_id, project_id, idempotency_key)
 
     def _project_id(self, identifier: str, *, create_missing: bool) -> int | None:
         """Return the project's key; None when there is none: the status of the request will tell."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -53,6 +54,12 @@ class FloatColumns:
     def __getitem__(self, index: slice | Int64Array | BoolArray) -> FloatColumns:
         """Return some of the points."""
         return FloatColumns(self.steps[index], self.timestamps[index], self.values[index])
+
+    def ascending(self) -> FloatColumns:
+        """Return the points ascending by step."""
+        if bool((np.diff(self.steps) > 0).all()):
+            return self
+        return self[np.argsort(self.steps, kind="stable")]
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> FloatColumns:
@@ -106,6 +113,28 @@ def encode(columns: FloatColumns | PayloadColumns) -> bytes:
     return b"".join((header, steps, timestamps, values))
 
 
+class SharedPositions:
+    """Encode float series that have the same steps and timestamps, which are encoded once."""
+
+    def __init__(self, steps: Int64Array, timestamps: Int64Array) -> None:
+        self._count = len(steps)
+        step_flag, encoded_steps = _encode_steps(steps)
+        timestamp_flag, encoded_timestamps = _encode_timestamps(timestamps)
+        self._flags = step_flag | timestamp_flag
+        self._positions = encoded_steps + encoded_timestamps
+
+    def encode(self, values: FloatArray) -> list[bytes]:
+        """Return a chunk for each row of values (series x steps), the same as `encode` would."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            short = values.astype("<f4")
+            lossless = (short.astype(np.float64).view(np.int64) == values.view(np.int64)).all(axis=1)
+        heads = [_HEADER.pack(self._flags | flag, self._count) + self._positions for flag in (0, _SHORT_VALUES)]
+        return [
+            heads[1] + short[row].tobytes() if is_short else heads[0] + values[row].astype("<f8", copy=False).tobytes()
+            for row, is_short in enumerate(lossless.tolist())
+        ]
+
+
 def checksum(chunk: bytes) -> int:
     """Return the CRC-32 of a chunk's bytes."""
     return zlib.crc32(chunk)
@@ -130,7 +159,7 @@ def decode_payloads(chunk: bytes) -> PayloadColumns:
     if count and ends[-1] != len(chunk):
         raise CorruptChunkError("The payloads of the chunk do not fill it.")
     bounds = [offset + 4 * count, *ends.tolist()]
-    return PayloadColumns(steps, timestamps, [chunk[a:b] for a, b in zip(bounds, bounds[1:], strict=False)])
+    return PayloadColumns(steps, timestamps, [chunk[a:b] for a, b in pairwise(bounds)])
 
 
 def _concatenate(arrays: Iterable[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sqlite3
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -16,7 +14,9 @@ from sqlalchemy import event
 from neptune_api.server.store import schema
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
+    from pathlib import Path
 
 _BUSY_TIMEOUT_MS: Final = 10_000
 _POOL_SIZE: Final = 32

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import steps
 from neptune_api.server.store.columns import FloatColumns
 from neptune_api.server.store.points import read_payloads
-from neptune_api.server.store.series import chunk_spans, load_chunks, previews_after
+from neptune_api.server.store.series import chunk_spans, load_floats, previews_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -89,7 +88,7 @@ class _Plan:
 def float_pages(connection: sa.Connection, requests: Sequence[FloatRequest], limit: int) -> Iterator[FloatPage]:
     """Yield a page of at most `limit` points for each request, in their order.
 
-    A page is full unless it is the last one of its walk. Raises CorruptChunkError as `load_chunks`.
+    A page is full unless it is the last one of its walk. Raises CorruptChunkError as `load_floats`.
     """
     spans = chunk_spans(connection, {row.id for request in requests for row, _ in request.segments})
     previews = previews_after(connection, [request.segments if request.with_previews else () for request in requests])
@@ -148,7 +147,7 @@ def _plan(
 
 def _pages(connection: sa.Connection, plans: Sequence[_Plan], limit: int) -> Iterator[FloatPage]:
     keys = {span.key for plan in plans for span, _ in (*plan.read, *plan.counted)}
-    chunks = {key: columns_.decode_floats(chunk) for key, chunk in load_chunks(connection, sorted(keys))}
+    chunks = dict(load_floats(connection, sorted(keys)))
     for plan in plans:
         walk = plan.request.walk
         total = plan.certain + sum(

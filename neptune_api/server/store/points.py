@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store.columns import CorruptChunkError, FloatColumns, PayloadColumns
 from neptune_api.server.store.schema import chunks
+from neptune_api.server.store.series import tail_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +23,18 @@ def read_floats(
 ) -> FloatColumns:
     """Return the committed points of a float series with lower <= step <= upper (micro-steps), ascending.
 
-    Raises CorruptChunkError when a chunk's checksum does not fit.
+    Raises CorruptChunkError when a checksum does not fit.
     """
-    return _read(connection, attribute_id, lower, upper, columns_.decode_floats, FloatColumns)
+    chunks_ = _read(connection, attribute_id, lower, upper, columns_.decode_floats, FloatColumns)
+    tail = tail_points(connection, [attribute_id]).get(attribute_id)
+    if tail is None:
+        return chunks_
+    inside = np.full(len(tail), True)
+    if lower is not None:
+        inside &= tail.steps >= lower
+    if upper is not None:
+        inside &= tail.steps <= upper
+    return FloatColumns.concatenate([chunks_, tail[inside]])
 
 
 def read_payloads(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from neptune_api.server.store.columns import FloatColumns, PayloadColumns
+from neptune_api.server.store.columns import PayloadColumns
+from neptune_api.server.store.float_table import NEVER, FloatTable
 from neptune_api.server.store.rules import encode_set
-from neptune_api.server.store.summaries import FloatSummary
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from neptune_api.server.store.blocks import Layout
 
 SERIES_TYPES: Final = frozenset(
     {
@@ -23,6 +28,10 @@ SERIES_TYPES: Final = frozenset(
     }
 )
 
+# Reading a series reads all tails of its run: they are kept small, but large enough to make chunks worth writing.
+_TAIL_POINTS: Final = 2_500_000
+_TAILS: Final = 256
+
 # What a single attribute holds: a number, a text, members of a set as a frozenset, or a file.
 Scalar = int | float | str | frozenset[str] | pb.FileRef
 # What a point of a series holds: a double, or a serialized neptune_api.v1.Value.
@@ -30,46 +39,33 @@ PointValue = float | bytes
 
 
 @dataclass(slots=True)
-class Preview:
-    """A preview of a float series."""
+class PayloadSeries:
+    """A series of anything but floats: what is written of it, and the points that wait to be."""
 
-    timestamp: int
-    value: float
-    ratio: float
-
-
-@dataclass(slots=True)
-class Series:
-    """A series: its summary as written, and the points and previews that wait to be written."""
-
-    is_float: bool
-    summary: FloatSummary = field(default_factory=FloatSummary)
+    # Committed points, waiting ones included.
+    count: int = 0
     first_step: int | None = None
     # Of the point with the greatest step, waiting points included.
     last_step: int | None = None
-    last_value: PointValue = math.nan
+    last_value: bytes = b""
     # Of the point logged last.
     last_timestamp: int | None = None
-    last_preview: int | None = None
     steps: list[int] = field(default_factory=list)
     timestamps: list[int] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
-    # Waiting points that take the place of earlier ones at their steps.
-    overwritten: int = 0
-    previews: dict[int, Preview] = field(default_factory=dict)
+    payloads: list[bytes] = field(default_factory=list)
     # The youngest chunk while it is small enough to grow, and its key.
-    tail: FloatColumns | PayloadColumns | None = None
+    tail: PayloadColumns | None = None
     tail_id: int | None = None
     # Places of the waiting points by step, as far as they have been looked up.
     _places: dict[int, int] = field(default_factory=dict)
     _placed: int = 0
 
-    def add(self, step: int, timestamp: int, value: PointValue, *, is_new: bool) -> None:
-        """Take a committed point, which is not new when it takes the place of another at its step."""
+    def add(self, step: int, timestamp: int, value: bytes, *, is_new: bool) -> None:
+        """Take a point, which is not new when it takes the place of another at its step."""
         self.steps.append(step)
         self.timestamps.append(timestamp)
-        self.values.append(value)
-        self.overwritten += not is_new
+        self.payloads.append(value)
+        self.count += is_new
         self.last_timestamp = timestamp
         if self.first_step is None or step < self.first_step:
             self.first_step = step
@@ -77,35 +73,20 @@ class Series:
             self.last_step = step
             self.last_value = value
 
-    def waiting_value(self, step: int) -> PointValue | None:
+    def waiting_value(self, step: int) -> bytes | None:
         """Return the value that waits to be written at a step; None when there is none."""
         for place in range(self._placed, len(self.steps)):
             self._places[self.steps[place]] = place
         self._placed = len(self.steps)
         place_of_step = self._places.get(step)
-        return None if place_of_step is None else self.values[place_of_step]
+        return None if place_of_step is None else self.payloads[place_of_step]
 
-    def take_points(self) -> FloatColumns | PayloadColumns:
+    def take_points(self) -> PayloadColumns:
         """Return the waiting points as columns and forget them."""
-        steps, timestamps = np.array(self.steps, np.int64), np.array(self.timestamps, np.int64)
-        columns: FloatColumns | PayloadColumns
-        if self.is_float:
-            columns = FloatColumns(steps, timestamps, np.array(self.values, np.float64))
-        else:
-            columns = PayloadColumns(steps, timestamps, self.values)
-        self.steps, self.timestamps, self.values, self.overwritten = [], [], [], 0
+        columns = PayloadColumns(np.array(self.steps, np.int64), np.array(self.timestamps, np.int64), self.payloads)
+        self.steps, self.timestamps, self.payloads = [], [], []
         self._places, self._placed = {}, 0
         return columns
-
-    @property
-    def count(self) -> int:
-        """Number of committed points, waiting ones included."""
-        return self.summary.count + len(self.steps) - self.overwritten
-
-    @property
-    def has_preview(self) -> bool:
-        """True when a preview lies after the last committed point."""
-        return self.last_preview is not None and (self.last_step is None or self.last_preview > self.last_step)
 
 
 @dataclass(slots=True)
@@ -116,7 +97,10 @@ class Attribute:
     name: str
     type: int
     value: Scalar | None = None
-    series: Series | None = None
+    # Of a float series: its place in the run's table.
+    slot: int | None = None
+    # Of any other series.
+    series: PayloadSeries | None = None
     is_stored: bool = False
 
     def columns(self) -> dict[str, object]:
@@ -155,19 +139,47 @@ class RunState:
     created_ms: int
     is_stored: bool = True
     attributes: dict[str, Attribute] = field(default_factory=dict)
-    # Attributes with changes that are not written.
+    # Attributes with changes that are not written, float series apart.
     changed: dict[str, Attribute] = field(default_factory=dict)
+    floats: FloatTable = field(default_factory=FloatTable)
+    # Slots of the series of layouts met in this run; None for those that need a look at each path.
+    layouts: dict[Layout, npt.NDArray[np.intp] | None] = field(default_factory=dict)
+    # Points in tails, and tails.
+    tail_points: int = 0
+    tail_count: int = 0
     last_applied_ms: int = 0
     # Later than that when another run or call has changed it.
     modified_ms: int = 0
 
+    @property
+    def has_full_tail(self) -> bool:
+        """True when it is time to move the points in tails into chunks."""
+        return self.tail_points >= _TAIL_POINTS or self.tail_count >= _TAILS
+
+    def first_step_of(self, attribute: Attribute) -> int | None:
+        """Return the least committed step of a series; None when it has none."""
+        if attribute.slot is not None:
+            first = int(self.floats.first_step[attribute.slot])
+            return None if first == NEVER else first
+        return None if attribute.series is None else attribute.series.first_step
+
+    def last_step_of(self, attribute: Attribute) -> int | None:
+        """Return the greatest committed step of a series; None when it has none."""
+        if attribute.slot is not None:
+            last = int(self.floats.last_step[attribute.slot])
+            return None if last == NEVER else last
+        return None if attribute.series is None else attribute.series.last_step
+
+    def last_timestamp_of(self, attribute: Attribute) -> int | None:
+        """Return the timestamp of the point of a series that was logged last; None when it has none."""
+        if attribute.slot is not None:
+            last = int(self.floats.last_timestamp[attribute.slot])
+            return None if last == NEVER else last
+        return None if attribute.series is None else attribute.series.last_timestamp
+
     def last_step(self) -> int | None:
         """Return the greatest step of the run, inherited ones included; None when it has none."""
-        steps = [
-            attribute.series.last_step
-            for attribute in self.attributes.values()
-            if attribute.series is not None and attribute.series.last_step is not None
-        ]
+        steps = [step for attribute in self.attributes.values() if (step := self.last_step_of(attribute)) is not None]
         if self.fork_step is not None:
             steps.append(self.fork_step)
         return max(steps, default=None)

@@ -183,6 +183,17 @@ chunks: Final = Table(
     Index("chunks_by_step", "attribute_id", "first_step"),
 )
 
+# Committed float points of a run that are not in chunks yet, as they came; see `tails`.
+tails: Final = Table(
+    "tails",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("count", Integer, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("checksum", BigInteger, nullable=False),  # CRC-32 of the payload
+)
+
 previews: Final = Table(
     "previews",
     metadata,

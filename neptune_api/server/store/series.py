@@ -12,14 +12,17 @@ import sqlalchemy as sa
 
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import steps
+from neptune_api.server.store import tails as tails_
+from neptune_api.server.store.compaction import read_tails
 from neptune_api.server.store.lineage import batches, lineages
 from neptune_api.server.store.run_state import SERIES_TYPES
-from neptune_api.server.store.schema import attributes, chunks, previews, series
+from neptune_api.server.store.schema import attributes, chunks, previews, series, tails
 from neptune_api.server.store.summaries import FloatSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
+    from neptune_api.server.store.columns import FloatColumns
     from neptune_api.server.store.lineage import Lineage, Scope
 
 _CACHED_SUMMARIES: Final = 100_000
@@ -67,7 +70,7 @@ class Segment(NamedTuple):
 
 
 class ChunkSpan(NamedTuple):
-    """A chunk without its points."""
+    """A chunk without its points. A negative key stands for the points of a series that are still in tails."""
 
     key: int
     attribute_id: int
@@ -158,7 +161,38 @@ def chunk_spans(connection: sa.Connection, attribute_ids: Collection[int]) -> di
         query = sa.select(*columns).where(chunks.c.attribute_id.in_(batch))
         for row in connection.execute(query.order_by(chunks.c.attribute_id, chunks.c.first_step, chunks.c.id)):
             found[row[1]].append(ChunkSpan(*row))
+    for key, points in tail_points(connection, list(found)).items():
+        first, last = int(points.steps[0]), int(points.steps[-1])
+        found[key].append(ChunkSpan(-key, key, first, last, len(points), points.values.nbytes))
     return found
+
+
+def tail_points(connection: sa.Connection, attribute_ids: Collection[int]) -> dict[int, FloatColumns]:
+    """Return the points of float series that are not in chunks yet, by attribute; they follow those that are.
+
+    Raises CorruptChunkError when a tail's checksum does not fit.
+    """
+    series_of: dict[int, list[int]] = defaultdict(list)
+    for batch in batches(list(attribute_ids)):
+        with_tails = sa.exists().where(tails.c.run_id == attributes.c.run_id)
+        query = sa.select(attributes.c.run_id, attributes.c.id).where(attributes.c.id.in_(batch), with_tails)
+        for run_key, key in connection.execute(query):
+            series_of[run_key].append(key)
+    found: dict[int, FloatColumns] = {}
+    for run_key, keys in series_of.items():
+        found.update(tails_.by_series(read_tails(connection, run_key), keys))
+    return found
+
+
+def load_floats(connection: sa.Connection, keys: Sequence[int]) -> Iterator[tuple[int, FloatColumns]]:
+    """Yield the points of chunks of float series by the keys of their spans, in any order.
+
+    Raises CorruptChunkError when a checksum does not fit.
+    """
+    for key, chunk in load_chunks(connection, [key for key in keys if key > 0]):
+        yield key, columns_.decode_floats(chunk)
+    for attribute_id, points in tail_points(connection, [-key for key in keys if key < 0]).items():
+        yield -attribute_id, points
 
 
 def load_chunks(connection: sa.Connection, keys: Sequence[int]) -> Iterator[tuple[int, bytes]]:
@@ -231,8 +265,7 @@ class FloatSummaries:
             for span in spans[attribute_id]:
                 if span.first_step <= upper:
                     readers[span.key].append((attribute_id, upper))
-        for key, chunk in load_chunks(connection, list(readers)):
-            points = columns_.decode_floats(chunk)
+        for key, points in load_floats(connection, list(readers)):
             whole: FloatSummary | None = None
             for cut in readers[key]:
                 if points.steps[-1] <= cut[1]:

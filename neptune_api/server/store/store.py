@@ -6,7 +6,10 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from neptune_api.server.store.applier import Applier
+from neptune_api.server.store.blocks import BlockDecoder
+from neptune_api.server.store.envelopes import Envelope
 from neptune_api.server.store.oplog import OperationLog, Outcome, StoreClosedError, Submission
+from neptune_api.v1 import ingest_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "Store", "StoreClosedError", "Submission"]
 
-_STOP_SECONDS: Final = 1.5
+_STOP_SECONDS: Final = 0.7
 
 
 class Store:
@@ -31,7 +34,21 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._log = OperationLog(database)
-        self._applier = Applier(database, self._log)
+        self._blocks = BlockDecoder()
+        self._applier = Applier(database, self._log, self._blocks)
+
+    def read_operation(self, payload: bytes) -> Envelope:
+        """Return a serialized RunOperation as far as accepting it needs, having looked at all of it.
+
+        Raises DecodeError for bytes that are not one.
+        """
+        envelope = Envelope.parse(payload)
+        if envelope.kind == "update_batch":
+            for _ in self._blocks.decode(envelope.body):
+                pass
+        else:
+            pb.RunOperation.FromString(payload)
+        return envelope
 
     def start(self) -> None:
         """Begin to apply, what an earlier server left in the log first."""
@@ -76,6 +93,10 @@ class Store:
                     return done
                 if not condition.wait(end - time.monotonic()) and time.monotonic() >= end:
                     raise TimeoutError(f"{len(request_ids) - len(done)} operations were not applied in {timeout} s.")
+
+    def compact(self) -> None:
+        """Move every point that is still in a tail into chunks, as the applier does when it has nothing else to do."""
+        self._applier.compact()
 
     def exclusive(self) -> AbstractContextManager[sa.Connection]:
         """Give a write connection while nothing is applied."""

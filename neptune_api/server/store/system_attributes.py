@@ -87,7 +87,7 @@ def describe_activity(run: RunState, put: Setter) -> None:
     if run.experiment is not None:
         put(run, "sys/experiment/running_time_seconds", T.ATTRIBUTE_TYPE_FLOAT, running_seconds)
     counts = dict.fromkeys(_COUNTERS.values(), 0)
-    total = points = 0
+    total, points = 0, run.floats.count
     for attribute in run.attributes.values():
         if attribute.name.startswith("sys/"):
             continue

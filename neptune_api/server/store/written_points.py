@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store.columns import CorruptChunkError, FloatColumns
+from neptune_api.server.store.compaction import read_tails
 from neptune_api.server.store.schema import chunks
+from neptune_api.server.store.tails import by_series
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -60,14 +62,19 @@ class WrittenPoints:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self._ranges: dict[int, _Ranges] = {}
+        self._tails: dict[int, dict[int, FloatColumns]] = {}
         self._chunks: OrderedDict[int, _Chunk] = OrderedDict()
         self._size = 0
 
-    def value(self, attribute_id: int, step: int, *, is_float: bool) -> PointValue | None:
-        """Return what was logged last at a step (micro-steps) of a series; None when nothing was.
+    def value(self, run_key: int, attribute_id: int, step: int, *, is_float: bool) -> PointValue | None:
+        """Return what was logged last at a step (micro-steps) of a series of a run; None when nothing was.
 
-        Raises CorruptChunkError when a chunk's checksum does not fit.
+        Raises CorruptChunkError when a checksum does not fit.
         """
+        tail = self._tail(run_key).get(attribute_id) if is_float else None
+        if tail is not None and step >= int(tail.steps[0]):
+            place = int(np.searchsorted(tail.steps, step))
+            return float(tail.values[place]) if place < len(tail) and tail.steps[place] == step else None
         ranges = self._ranges.get(attribute_id)
         if ranges is None:
             ranges = self._ranges[attribute_id] = self._read_ranges(attribute_id)
@@ -76,6 +83,13 @@ class WrittenPoints:
             if found is not None:
                 return found
         return None
+
+    def _tail(self, run_key: int) -> dict[int, FloatColumns]:
+        if run_key not in self._tails:
+            groups = read_tails(self._connection, run_key)
+            keys = {key for group in groups for key in group.attribute_ids.tolist()}
+            self._tails[run_key] = by_series(groups, keys)
+        return self._tails[run_key]
 
     def _read_ranges(self, attribute_id: int) -> _Ranges:
         query = sa.select(chunks.c.first_step, chunks.c.last_step, chunks.c.id)

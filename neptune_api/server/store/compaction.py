@@ -1,0 +1,157 @@
+"""Compaction: from tails, which are quick to write, to chunks, which are quick to read.
+
+A series' youngest chunks are merged as long as the next older one is not larger than what has come together, up to
+CHUNK_POINTS. So a point is written again a few times at most, and a series of n points has about n / CHUNK_POINTS
+chunks and a handful of smaller ones, however its points arrived.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from neptune_api.server.store import columns as columns_
+from neptune_api.server.store import tails as tails_
+from neptune_api.server.store.columns import FloatColumns
+from neptune_api.server.store.schema import chunks, tails
+from neptune_api.server.store.tails import Rectangle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from neptune_api.server.store.tails import Points
+
+CHUNK_POINTS: Final = 65_536
+_IDS_PER_QUERY: Final = 10_000
+_CHUNKS_PER_QUERY: Final = 2_000
+# A rectangle with fewer steps than this is cheaper to sort series by series.
+_FEW_STEPS: Final = 4
+
+
+def compact(connection: sa.Connection, run_key: int, new_key: Callable[[], int]) -> int:
+    """Move the points of a run's tails into chunks, in the transaction of `connection`; return how many there were."""
+    groups = read_tails(connection, run_key)
+    if groups:
+        store(connection, groups, new_key)
+        connection.execute(tails.delete().where(tails.c.run_id == run_key))
+    return sum(group.count for group in groups)
+
+
+def read_tails(connection: sa.Connection, run_key: int) -> list[Points]:
+    """Return the groups of points of a run's tails, oldest first; raises CorruptChunkError for a damaged one."""
+    query = sa.select(tails.c.payload, tails.c.checksum, tails.c.id).where(tails.c.run_id == run_key)
+    groups: list[Points] = []
+    for payload, checksum, key in connection.execute(query.order_by(tails.c.id)):
+        if tails_.checksum(payload) != checksum:
+            raise columns_.CorruptChunkError(f"Tail {key} does not have its checksum: the data folder is damaged.")
+        groups += tails_.decode(payload)
+    return groups
+
+
+def store(connection: sa.Connection, groups: Sequence[Points], new_key: Callable[[], int]) -> None:
+    """Write points that follow every chunk of their series as chunks, merged with the youngest small ones."""
+    whole, others = _apart(groups)
+    sizes = {key: len(points) for key, points in others.items()}
+    for rectangle in whole:
+        sizes.update(dict.fromkeys(rectangle.attribute_ids.tolist(), len(rectangle.steps)))
+    older = _take(connection, _mergeable(connection, sizes))
+    rows: list[dict[str, Any]] = []
+    for rectangle in whole:
+        rows += _rectangle_rows(rectangle, older, new_key)
+    for key, points in others.items():
+        rows.append(_row(key, FloatColumns.concatenate([*older.pop(key, []), points]), new_key))
+    connection.execute(chunks.insert(), rows)
+
+
+def _apart(groups: Sequence[Points]) -> tuple[list[Rectangle], dict[int, FloatColumns]]:
+    """Return rectangles whose series occur nowhere else, and the points of every other series."""
+    stacked = tails_.stack(groups)
+    keys, counts = np.unique(np.concatenate([np.unique(group.attribute_ids) for group in stacked]), return_counts=True)
+    shared = keys[counts > 1]
+    whole: list[Rectangle] = []
+    others: list[Points] = []
+    for group in stacked:
+        if (
+            isinstance(group, Rectangle)
+            and len(group.steps) >= _FEW_STEPS
+            and not bool(np.isin(group.attribute_ids, shared).any())
+        ):
+            whole.append(group)
+        else:
+            others.append(group)
+    wanted = {key for group in others for key in group.attribute_ids.tolist()}
+    return whole, tails_.by_series(others, wanted)
+
+
+def _rectangle_rows(
+    rectangle: Rectangle, older: dict[int, list[FloatColumns]], new_key: Callable[[], int]
+) -> Iterable[dict[str, Any]]:
+    values = np.ascontiguousarray(rectangle.values.T)
+    payloads = columns_.SharedPositions(rectangle.steps, rectangle.timestamps).encode(values)
+    first, last = int(rectangle.steps[0]), int(rectangle.steps[-1])
+    for index, key in enumerate(rectangle.attribute_ids.tolist()):
+        before = older.pop(key, None)
+        if before is not None:
+            part = FloatColumns(rectangle.steps, rectangle.timestamps, values[index])
+            yield _row(key, FloatColumns.concatenate([*before, part]), new_key)
+            continue
+        payload = payloads[index]
+        yield {
+            "id": new_key(),
+            "attribute_id": key,
+            "first_step": first,
+            "last_step": last,
+            "count": len(rectangle.steps),
+            "payload": payload,
+            "checksum": columns_.checksum(payload),
+        }
+
+
+def _row(key: int, points: FloatColumns, new_key: Callable[[], int]) -> dict[str, Any]:
+    payload = columns_.encode(points)
+    return {
+        "id": new_key(),
+        "attribute_id": key,
+        "first_step": int(points.steps[0]),
+        "last_step": int(points.steps[-1]),
+        "count": len(points),
+        "payload": payload,
+        "checksum": columns_.checksum(payload),
+    }
+
+
+def _mergeable(connection: sa.Connection, sizes: dict[int, int]) -> list[int]:
+    """Return the chunks to write anew with the points that come, of which `sizes` tells how many by series."""
+    merged: list[int] = []
+    series = list(sizes)
+    columns = (chunks.c.attribute_id, chunks.c.id, chunks.c.count)
+    for start in range(0, len(series), _IDS_PER_QUERY):
+        query = sa.select(*columns).where(chunks.c.attribute_id.in_(series[start : start + _IDS_PER_QUERY]))
+        done: set[int] = set()
+        for key, chunk, count in connection.execute(query.order_by(chunks.c.attribute_id, chunks.c.first_step.desc())):
+            if key in done:
+                continue
+            if count <= sizes[key] and count + sizes[key] <= CHUNK_POINTS:
+                merged.append(chunk)
+                sizes[key] += count
+            else:
+                done.add(key)
+    return merged
+
+
+def _take(connection: sa.Connection, merged: Sequence[int]) -> dict[int, list[FloatColumns]]:
+    """Delete chunks and return their points by series, oldest first."""
+    taken: dict[int, list[FloatColumns]] = {}
+    for start in range(0, len(merged), _CHUNKS_PER_QUERY):
+        keys = merged[start : start + _CHUNKS_PER_QUERY]
+        query = sa.select(chunks.c.attribute_id, chunks.c.payload, chunks.c.checksum, chunks.c.id)
+        for key, payload, checksum, chunk in connection.execute(query.where(chunks.c.id.in_(keys))):
+            if columns_.checksum(payload) != checksum:
+                raise columns_.CorruptChunkError(f"Chunk {chunk} does not have its checksum: the folder is damaged.")
+            taken.setdefault(key, []).append(columns_.decode_floats(payload))
+        connection.execute(chunks.delete().where(chunks.c.id.in_(keys)))
+    for parts in taken.values():
+        parts.sort(key=lambda part: int(part.steps[0]))
+    return taken
