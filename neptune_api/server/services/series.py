@@ -84,8 +84,8 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
             if points > limits.MAX_POINTS_PER_ANSWER:
                 raise StatusError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"The answer would have up to {points:,} points, the limit is "
-                    f"{limits.MAX_POINTS_PER_ANSWER:,}: ask for fewer series at once, or set a lower per_series_points_limit.",
+                    f"The answer would have up to {points:,} points, the limit is {limits.MAX_POINTS_PER_ANSWER:,}: "
+                    "ask for fewer series at once, or set a lower per_series_points_limit.",
                 )
             requests = [
                 FloatRequest(
