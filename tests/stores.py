@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 
 TIMEOUT = 30.0
 
+_SUMMARY = [
+    schema.series.c[name]
+    for name in (
+        "first_step",
+        "last_step",
+        "last_timestamp",
+        "last_value",
+        "finite_count",
+        "minimum",
+        "maximum",
+        "has_preview",
+    )
+]
+
 Counts = dict[str, int]
 """How often each IngestCode came out: its name without the prefix -> count."""
 
@@ -41,6 +55,9 @@ class Content:
     previews: dict[str, list[tuple[int, int, float, float]]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     """Number of points by path, as the summary of the series tells it."""
+    summaries: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """By path: first and last step, time of the last point, then of float series last value, finite count, least and
+    greatest value, and whether there is a preview."""
 
 
 class Bench:
@@ -124,7 +141,7 @@ def read_content(database: Database, run: str) -> Content:
     content = Content()
     with database.read() as connection:
         rows = connection.execute(
-            sa.select(attributes, schema.series.c.count.label("total"))
+            sa.select(attributes, schema.series.c.count.label("points"), *_SUMMARY)
             .join_from(attributes, runs, runs.c.id == attributes.c.run_id)
             .join(schema.series, schema.series.c.attribute_id == attributes.c.id, isouter=True)
             .where(runs.c.run_id == run)
@@ -133,7 +150,8 @@ def read_content(database: Database, run: str) -> Content:
             if row.type not in SERIES_TYPES:
                 content.values[row.name] = (row.type, row.int_value, row.float_value, row.text_value, row.mime_type)
                 continue
-            content.totals[row.name] = row.total
+            content.totals[row.name] = row.points
+            content.summaries[row.name] = tuple(getattr(row, column.name) for column in _SUMMARY)
             content.points[row.name] = list(_points(connection, row.id, row.type))
             found = connection.execute(
                 sa.select(previews).where(previews.c.attribute_id == row.id).order_by(previews.c.step)

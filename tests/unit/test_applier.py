@@ -28,6 +28,14 @@ WHOLE = 1_000_000
 GARBAGE = b"\xff\xff\xff"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pauses() -> Iterator[None]:
+    """Apply without the pauses that let operations come together: here most come alone, and are waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(applier, "_PAUSES", 0.0)
+        yield
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with Bench(tmp_path, durable=False) as opened:
@@ -251,12 +259,13 @@ def test_a_taken_over_experiment_keeps_its_times(tmp_path: Path) -> None:
 # Points and chunks
 
 
-@pytest.mark.parametrize(("kind", "count"), [("float", 1000), ("text", 200)])
-def test_single_appends_make_few_chunks(bench: Bench, kind: str, count: int) -> None:
+@pytest.mark.parametrize("kind", ["float", "text"])
+def test_a_thousand_single_appends_make_few_chunks(bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(applier, "_BATCH_OPERATIONS", 5)  # as if they came five by five
+    count = 1000
     values: list[Plain] = [number + 0.1 if kind == "float" else f"line {number}" for number in range(count)]
-    bench.apply_one(create())
-    for number in range(count):
-        assert bench.apply_one(append({"m": values[number]}, number, START_MS + number)) == {"OK": 1}
+    points = [append({"m": value}, number, START_MS + number) for number, value in enumerate(values)]
+    assert bench.apply(create(), *points) == [{"OK": 1}] * (count + 1)
     bench.store.compact()
     assert rows(bench, schema.tails) == []
     chunks = rows(bench, schema.chunks)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neptune_api.server.store import schema, store
+from neptune_api.server.store import applier, schema, store
 from neptune_api.server.store.store import StoreClosedError
 from neptune_api.v1.queries_pb2 import AttributeType
 from tests.ingest_model import Create, Model, Snapshot, Update, columns_of
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = 1_000_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pauses() -> Iterator[None]:
+    """Apply without the pauses that let operations come together: here most come alone, and are waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(applier, "_PAUSES", 0.0)
+        yield
 
 
 @pytest.fixture
@@ -270,7 +278,30 @@ SNAPSHOTS = st.builds(
     ms=st.integers(0, 3),
     ratio=st.sampled_from([None, None, None, 0.5, 2.0]),
 )
+
+
+def burst(run: str, paths: list[str], points: list[tuple[float, int, list[float]]]) -> Update:
+    """Return snapshots of the same float series, one after the other, as a training loop logs them."""
+    return Update(
+        run,
+        tuple(Snapshot(append=tuple(zip(paths, values, strict=False)), at=at, ms=ms) for at, ms, values in points),
+    )
+
+
+NUMBERS = st.lists(st.sampled_from([0.0, 1.0, math.nan]), min_size=3, max_size=3)
+BURSTS = st.builds(
+    burst,
+    run=st.sampled_from(RUNS),
+    paths=st.sampled_from([["float"], ["float", "m"], ["m", "a"], ["float", "m", "n"], ["m", ""], ["m", "sys/x"]]),
+    points=st.one_of(
+        st.lists(st.tuples(st.integers(0, 9).map(float), st.integers(0, 2), NUMBERS), min_size=1, max_size=6),
+        st.lists(st.tuples(st.integers(0, 9).map(float), st.just(3), NUMBERS), min_size=2, max_size=8).map(
+            lambda found: sorted(found, key=lambda point: point[0])
+        ),
+    ),
+)
 OPERATIONS = st.one_of(
+    BURSTS,
     st.builds(
         Create,
         run=st.sampled_from(RUNS),
@@ -296,10 +327,15 @@ def test_batches_and_restarts_make_no_difference(operations: list[Create | Updat
             together = bench.apply(*messages)
             held = describe(bench, model)
         with Bench(Path(folder, "single"), durable=False) as bench:
-            single = [bench.apply_one(message) for message in messages]
+            single = []
+            for number, message in enumerate(messages):
+                single.append(bench.apply_one(message))
+                if number % 2:
+                    bench.store.compact()
             held_single = describe(bench, model)
         with Bench(Path(folder, "reopened"), durable=False) as bench:
             reopened = bench.apply(*messages[:cut]) if messages[:cut] else []
+            bench.store.compact()
         with Bench(Path(folder, "reopened"), durable=False) as bench:
             reopened += bench.apply(*messages[cut:]) if messages[cut:] else []
             held_reopened = describe(bench, model)
@@ -338,6 +374,13 @@ def assert_holds(contents: dict[str, Content], model: Model) -> None:
         assert repr({path: content.points[path] for path in points}) == repr(points)
         assert set(content.points) == set(points)
         assert content.totals == {path: len(found) for path, found in points.items()}
+        for path, series in run.series.items():
+            first, last, last_ms, last_value, *_, has_preview = content.summaries[path]
+            assert (first, last) == (min(series.by_step(), default=None), series.last_step())
+            assert last_ms == (series.points[-1][1] if series.points else None)
+            assert has_preview == bool(series.previews_left())
+            if points[path] and isinstance(points[path][-1][2], float):
+                assert repr(math.nan if last_value is None else last_value) == repr(points[path][-1][2])
         previews = {path: series.previews_left() for path, series in run.series.items()}
         found = {
             path: {step: (ms, math.nan if item is None else item, ratio) for step, ms, item, ratio in rows}

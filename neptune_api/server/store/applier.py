@@ -36,6 +36,8 @@ _LOG: Final = logging.getLogger(__name__)
 _BATCH_OPERATIONS: Final = 256
 _BATCH_BYTES: Final = 32 * 1024 * 1024
 _FULL_BATCH: Final = 32
+# How often outcomes that have been kept long enough are dropped.
+_FORGET_SECONDS: Final = 3600.0
 _RETRY_SECONDS: Final = 1.0
 # After a batch that is not full, so many times as long as it took; at most that many seconds.
 _PAUSES: Final = 2.0
@@ -107,6 +109,7 @@ class Applier:
             yield self._progress
 
     def _run(self) -> None:
+        forgotten = time.monotonic()
         while not self._stopping.is_set():
             has_work = self._work.wait(_IDLE_SECONDS)
             self._work.clear()
@@ -117,6 +120,9 @@ class Applier:
                         self._stopping.wait(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
                 if not has_work:
                     self.compact(until=self._work)
+                if time.monotonic() - forgotten > _FORGET_SECONDS:
+                    self._log.forget()
+                    forgotten = time.monotonic()
             except _StoppedError:
                 return
             except Exception:  # noqa: BLE001 # nothing may end this thread

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _BUSY_TIMEOUT_MS: Final = 10_000
 _POOL_SIZE: Final = 32
+_CLOSE_SECONDS: Final = 0.7
 
 
 class StoreError(Exception):
@@ -71,9 +72,15 @@ class Database:
             yield connection
 
     def close(self) -> None:
-        """Close every connection and let another server open the folder."""
-        self._engine.dispose()
-        self._lock_file.close()
+        """Close every connection and let another server open the folder, after the transaction at hand."""
+        # A writer that is stuck does not keep the process alive: what it does not commit is not acknowledged.
+        acquired = self._write_lock.acquire(timeout=_CLOSE_SECONDS)
+        try:
+            self._engine.dispose()
+            self._lock_file.close()
+        finally:
+            if acquired:
+                self._write_lock.release()
 
     def _migrate(self) -> None:
         try:

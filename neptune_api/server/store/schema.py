@@ -93,6 +93,8 @@ projects: Final = Table(
     Column("next_run_number", BigInteger, nullable=False, default=1),
     UniqueConstraint("workspace_id", "name"),
     UniqueConstraint("workspace_id", "key"),
+    # An operation for a deleted project must not land in a new one.
+    sqlite_autoincrement=True,
 )
 
 project_members: Final = Table(
