@@ -11,11 +11,14 @@ Names load when they are first used: importing the package loads neither gRPC no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from neptune_api._version import __version__
 
+# What type checkers take for typing.TYPE_CHECKING; importing typing would take longer than all the rest.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    from typing import Final
+
     from neptune_api import aio as aio
     from neptune_api import exceptions as exceptions
     from neptune_api import models as models

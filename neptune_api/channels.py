@@ -194,8 +194,9 @@ def channel(
     function that returns one when it is needed.
 
     Calls have the deadlines of `options`, carry an access token that is fetched and renewed as needed, are retried when
-    the method allows it, and raise the exceptions of neptune_api.exceptions, which are grpc.RpcErrors. Whoever opens
-    the channel closes it: use it in a `with` block, or call close(). Open it after a fork, not before.
+    the method allows it, and raise the exceptions of neptune_api.exceptions, which are grpc.RpcErrors. A call whose
+    token is refused is made once more with a new one, unless its requests are a stream, which cannot be sent twice.
+    Whoever opens the channel closes it: use it in a `with` block, or call close(). Open it after a fork, not before.
 
     Raises ValueError when target, token and options do not fit together, InvalidTokenError (also a ValueError) for a
     text that is no API token, OSError for a certificate file that cannot be read, NotImplementedError for http(s)://.

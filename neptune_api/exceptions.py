@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HTTP_STATUS",
+    "STATUS_DETAILS_KEY",
     "AbortedException",
     "AlreadyExistsException",
     "CancelledException",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -47,6 +46,8 @@ class _Call(grpc.aio.Call):
     with another token; its coroutine returns None when there is none.
     """
 
+    _channel = None  # older grpcio looks for it on every call that a task has in hand, when it closes a channel
+
     def __init__(
         self,
         call: Any,
@@ -77,11 +78,14 @@ class _Call(grpc.aio.Call):
         # An exception that was read is not reported by asyncio when nobody awaits the call.
         self._starter.add_done_callback(lambda starter: starter.cancelled() or starter.exception())
 
-    def _start_over(self, error: Any) -> None:
+    def _start_over(self, code: grpc.StatusCode | None) -> bool:
+        """Make a call again that was refused for its token; tell whether that is being done."""
         restart = self._restart
-        if restart is not None and is_unauthenticated(error):
-            self._restart = None
-            self._begin(restart)
+        if restart is None or code is not grpc.StatusCode.UNAUTHENTICATED:
+            return False
+        self._restart = None
+        self._begin(restart)
+        return True
 
     async def _started(self) -> Any:
         """Return the call of gRPC. A caller that gives up waiting does not cancel the call."""
@@ -93,7 +97,7 @@ class _Call(grpc.aio.Call):
 
     async def _again(self, failed: Any, error: grpc.RpcError) -> Any:
         """Return another call of gRPC in place of the one that failed; raise its error when there is none."""
-        self._start_over(error)
+        self._start_over(grpc.StatusCode.UNAUTHENTICATED if is_unauthenticated(error) else None)
         call = await self._started()
         if call is failed:
             raise self._failed(error)
@@ -101,6 +105,14 @@ class _Call(grpc.aio.Call):
 
     def _failed(self, error: grpc.RpcError) -> Exception:
         return error if self._translate is None else self._translate(error)
+
+    def _truth(self, error: grpc.RpcError) -> grpc.RpcError:
+        """Return the error that the server sent, for the one that gRPC raised."""
+        return error
+
+    def _ended_well(self, error: grpc.RpcError) -> bool:  # noqa: ARG002 # only streams of requests doubt what is raised
+        """Tell whether the server sent no error at all."""
+        return False
 
     def cancel(self) -> bool:
         """Cancel the call; return False if it has ended."""
@@ -136,10 +148,14 @@ class _Call(grpc.aio.Call):
 
     async def _ended(self) -> None:
         """Wait until the call has ended for good: one that may be made again is made again."""
-        with contextlib.suppress(Exception, asyncio.CancelledError):  # whoever awaits the call gets them
-            call = await self._started()
-            self._start_over(grpc.aio.AioRpcError(await call.code()))
-            await (await self._started()).code()
+        while True:
+            starter = self._starter
+            if starter is not None:
+                await asyncio.wait({starter})
+                if starter.cancelled() or starter.exception() is not None:
+                    return
+            if not self._start_over(await self._call.code()):
+                return
 
     async def _finished(self, name: str) -> Any:
         """Return what a coroutine method of the call says; of a call that never started, its error does."""
@@ -199,7 +215,7 @@ class _UnaryResponse(_Call):
             try:
                 return (yield from call.__await__())
             except grpc.RpcError as error:
-                failure = error
+                failure = self._truth(error)
             try:
                 call = yield from self._again(call, failure).__await__()
             except asyncio.CancelledError:
@@ -224,8 +240,10 @@ class _StreamResponse(_Call):
                     self._restart = None
                     yield response
             except grpc.RpcError as error:
-                failure = error
+                failure = self._truth(error)
             else:
+                return
+            if self._ended_well(failure):
                 return
             call = await self._again(call, failure)
 
@@ -236,15 +254,21 @@ class _StreamResponse(_Call):
             try:
                 response = await call.read()
             except grpc.RpcError as error:
-                failure = error
+                failure = self._truth(error)
             else:
                 self._restart = None
                 return response
+            if self._ended_well(failure):
+                return grpc.aio.EOF
             call = await self._again(call, failure)
 
 
 def _is_made_up(error: grpc.RpcError) -> bool:
-    return error.code() is grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
+    return (
+        isinstance(error, grpc.aio.AioRpcError)
+        and error.code() is grpc.StatusCode.INTERNAL
+        and error.details() == "Internal error from Core"
+    )
 
 
 class _StreamRequest(_Call):
@@ -266,8 +290,13 @@ class _StreamRequest(_Call):
             if not _is_made_up(status):
                 self._status = status
 
-    def _failed(self, error: grpc.RpcError) -> Exception:
-        return super()._failed(self._status if self._status is not None and _is_made_up(error) else error)
+    def _truth(self, error: grpc.RpcError) -> grpc.RpcError:
+        if self._status is None or self._status.code() is grpc.StatusCode.OK or not _is_made_up(error):
+            return error
+        return self._status
+
+    def _ended_well(self, error: grpc.RpcError) -> bool:
+        return self._status is not None and self._status.code() is grpc.StatusCode.OK and _is_made_up(error)
 
     async def _finished(self, name: str) -> Any:
         said = await super()._finished(name)
@@ -284,9 +313,11 @@ class _StreamRequest(_Call):
         try:
             await call.write(request)
         except grpc.RpcError as error:
-            failure = error
+            failure = self._truth(error)
         else:
             return
+        if self._ended_well(failure):
+            raise asyncio.InvalidStateError("the server has ended the call")
         raise self._failed(failure)
 
     async def done_writing(self) -> None:
@@ -295,10 +326,11 @@ class _StreamRequest(_Call):
         try:
             await call.done_writing()
         except grpc.RpcError as error:
-            failure = error
+            failure = self._truth(error)
         else:
             return
-        raise self._failed(failure)
+        if not self._ended_well(failure):
+            raise self._failed(failure)
 
 
 class UnaryUnaryCall(_UnaryResponse, UnaryUnaryCallBase):

@@ -53,7 +53,8 @@ class _Auth:
         self, continuation: Continuation, details: Details, request: Any
     ) -> tuple[Any, AccessToken | None, Callable[[], Any]]:
         """Make the call; return it, the token it carries and how to make it with another one."""
-        deadline = Deadline(details.timeout)
+        method = find_method(details.method)
+        deadline = Deadline(details.timeout, method)
 
         async def attempt() -> tuple[Any, AccessToken]:
             token = self._source.current() or await self._source.token(deadline.left())
@@ -63,7 +64,7 @@ class _Auth:
         async def again() -> Any:
             return (await attempt())[0] if token is not None and self._source.invalidate(token) else None
 
-        if find_method(details.method).anonymous or has_authorization(details.metadata or ()):
+        if method.anonymous or has_authorization(details.metadata or ()):
             token = None
             return await continuation(details, request), None, again
         call, token = await attempt()

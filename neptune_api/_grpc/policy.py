@@ -46,9 +46,10 @@ def effective_timeout(timeout: float | None, default: float | None) -> float | N
 class Deadline:
     """The instant by which a call has to end."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("_end", "_method")
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, method: Method) -> None:
+        self._method = method
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def passed(self) -> bool:
@@ -64,7 +65,9 @@ class Deadline:
             return None
         left = self._end - time.monotonic()
         if left <= 0:
-            raise DeadlineExceededException("The deadline of the call passed before it was sent.")
+            raise DeadlineExceededException(
+                "The deadline of the call passed before it was sent.", method=self._method.name
+            )
         return left
 
 
@@ -121,7 +124,7 @@ class Policy(Generic[SourceT]):
 
     def deadline(self, timeout: float | None) -> Deadline:
         """Return the deadline of a call that names `timeout`, counted from now."""
-        return Deadline(effective_timeout(timeout, self.timeout))
+        return Deadline(effective_timeout(timeout, self.timeout), self.method)
 
     def metadata(self, given: Iterable[Pair] | None) -> Pairs:
         """Return the metadata of all attempts of one call: the caller's and, for writes, an idempotency key."""

@@ -10,6 +10,7 @@ import grpc
 
 from neptune_api._grpc.policy import is_unauthenticated
 from neptune_api.credentials import redact
+from neptune_api.exceptions import NeptuneApiError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,8 +62,8 @@ class UnaryCall(CallFuture):
     def _start_over(self, restart: Restart, refused: Any) -> None:
         try:
             call = restart()
-        except grpc.RpcError as error:
-            self._settle(error)
+        except NeptuneApiError as error:
+            self._outcome.set_result(error)
         except Exception as error:  # noqa: BLE001 # whatever a token provider raises belongs to the one who waits
             self._outcome.set_exception(error)
         else:
@@ -75,12 +76,17 @@ class UnaryCall(CallFuture):
             call.add_done_callback(self._ended)
 
     def _settle(self, call: Any) -> None:
-        outcome = call
-        if self._translate is not None and not call.cancelled():
-            error = call.exception()
-            if isinstance(error, grpc.RpcError):
-                outcome = self._translate(error)
-        self._outcome.set_result(outcome)
+        translate, self._translate = self._translate, None  # it holds the request
+        try:
+            outcome = call
+            if translate is not None and not call.cancelled():
+                error = call.exception()
+                if isinstance(error, grpc.RpcError):
+                    outcome = translate(error)
+        except Exception as error:  # noqa: BLE001 # whoever waits must not wait for ever
+            self._outcome.set_exception(error)
+        else:
+            self._outcome.set_result(outcome)
 
     def _wait(self, timeout: float | None = None) -> Any:
         try:

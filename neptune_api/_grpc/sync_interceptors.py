@@ -86,7 +86,8 @@ class AuthInterceptor(_Interceptor):
         self, continuation: Continuation, details: CallDetails, request: Any
     ) -> tuple[Any, AccessToken | None, Callable[[], Any]]:
         """Make the call; return it, the token it carries and how to make it with another one."""
-        deadline = Deadline(details.timeout)
+        method = find_method(details.method)
+        deadline = Deadline(details.timeout, method)
 
         def attempt() -> tuple[Any, AccessToken]:
             token = self._source.current() or self._source.token(deadline.left())
@@ -96,7 +97,7 @@ class AuthInterceptor(_Interceptor):
         def again() -> Any:
             return attempt()[0] if token is not None and self._source.invalidate(token) else None
 
-        if find_method(details.method).anonymous or has_authorization(details.metadata or ()):
+        if method.anonymous or has_authorization(details.metadata or ()):
             token = None
             return continuation(details, request), None, again
         call, token = attempt()

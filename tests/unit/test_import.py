@@ -18,6 +18,7 @@ HEAVY = (
     "asyncio",
     "dataclasses",
     "logging",
+    "typing",
     "neptune_api.aio",
     "neptune_api.channels",
     "neptune_api.exceptions",

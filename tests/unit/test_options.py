@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 import json
 import math
 import sys
@@ -45,7 +46,7 @@ def test_every_field_is_documented_and_keyword_only(cls: type) -> None:
     )
     documented = {
         node.target.id
-        for node, text in zip(body, body[1:], strict=False)
+        for node, text in itertools.pairwise(body)
         if isinstance(node, ast.AnnAssign)
         and isinstance(node.target, ast.Name)
         and isinstance(text, ast.Expr)

@@ -83,7 +83,7 @@ def test_malformed_targets_say_what_is_wrong_and_what_is_right(target: str) -> N
 
 @pytest.mark.parametrize("target", ["grpcs://ada:hunter2@host:1", "ada:hunter2@host", "ftp://ada:hunter2@host"])
 def test_a_password_in_a_target_is_refused_unseen(target: str) -> None:
-    with pytest.raises(ValueError, match="user name or password|unknown scheme") as caught:
+    with pytest.raises(ValueError, match=r"user name or password|unknown scheme") as caught:
         parse_target(target)
     assert "hunter2" not in str(caught.value)
 
@@ -112,7 +112,7 @@ def resolved(target: str | None = None, api_token: Any = None, **options: Any) -
 
 def test_a_token_never_travels_unencrypted_to_another_host() -> None:
     for target in (target for target, (_, secure, local) in GOOD.items() if not secure and not local):
-        with pytest.raises(ValueError, match="refusing to send a token unencrypted to .*allow_insecure_token=True"):
+        with pytest.raises(ValueError, match=r"refusing to send a token unencrypted to .*allow_insecure_token=True"):
             resolved(target, TOKEN)
         with pytest.raises(ValueError, match="refusing to send a token unencrypted"):
             neptune_api.channel(target, access_token="opaque")
@@ -147,7 +147,7 @@ def test_no_token_at_all_says_where_one_goes(monkeypatch: pytest.MonkeyPatch, va
 
 
 def test_an_undecodable_token_says_what_one_looks_like(monkeypatch: pytest.MonkeyPatch, open_channel: OpenWire) -> None:
-    with pytest.raises(InvalidTokenError, match="from the api_token argument is not valid.*base64 text of a JSON obj"):
+    with pytest.raises(InvalidTokenError, match=r"from the api_token argument is not valid.*base64 text of a JSON obj"):
         open_channel("h:1", api_token="garbage")
     monkeypatch.setenv("NEPTUNE_API_TOKEN", "garbage")
     with pytest.raises(UnauthorizedException, match="from NEPTUNE_API_TOKEN is not valid"):
@@ -157,7 +157,7 @@ def test_an_undecodable_token_says_what_one_looks_like(monkeypatch: pytest.Monke
 def test_the_token_says_where_to_connect() -> None:
     assert resolved(None, ApiToken.mint(api_url="x", grpc_url="grpcs://h:7")).address == "h:7"
     with pytest.raises(
-        ValueError, match="knows no gRPC address .grpc_url., only https://neptune.example; pass a target"
+        ValueError, match=r"knows no gRPC address \(grpc_url\), only https://neptune\.example; pass a target"
     ):
         resolved(None, TOKEN)
     with pytest.raises(ValueError, match="no target"):
@@ -179,11 +179,11 @@ def test_tls_files_and_plaintext_do_not_fit() -> None:
 
 
 def test_certificate_files_are_checked_at_once(tmp_path: Path, open_channel: OpenWire) -> None:
-    with pytest.raises(FileNotFoundError, match="missing.pem"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.pem"):
         open_channel("h:1", api_token=TOKEN, options=ChannelOptions(ca_file=tmp_path / "missing.pem"))
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing")
-    with pytest.raises(ValueError, match="ca_file .* is not a PEM file"):
+    with pytest.raises(ValueError, match=r"ca_file .* is not a PEM file"):
         open_channel("h:1", api_token=TOKEN, options=ChannelOptions(ca_file=empty))
 
 

@@ -1,5 +1,7 @@
 """A gRPC server whose answers a test scripts, and one way to call it over both kinds of channel."""
 
+# ruff: noqa: N802 # servicer methods are named after their RPCs
+
 from __future__ import annotations
 
 import asyncio
@@ -204,6 +206,8 @@ class _Ingest(_Servicer, ingest_service_pb2_grpc.IngestServiceServicer):
     ) -> Iterator[models.SubmitResponse]:
         self.server.enter("SubmitAcknowledged", context)
         for request in request_iterator:
+            if request.run_id == "last":
+                return
             yield models.SubmitResponse(request_id=request.run_id)
 
 
@@ -315,7 +319,7 @@ class AioWire(Wire):
     def close(self) -> None:
         """Close the channel and the loop."""
         self.run(self.channel.close())
-        self.run(self._settle())
+        self.loop.run_until_complete(self._settle())
         self.run(self.loop.shutdown_asyncgens())
         self.loop.close()
 
@@ -323,7 +327,7 @@ class AioWire(Wire):
         # Cancelled calls end a moment later. If the loop is gone by then, gRPC keeps their channel and its thread.
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:
-            await asyncio.wait(left)
+            await asyncio.wait(left, timeout=PATIENCE)
 
     async def _await(self, call: Callable[[], Any]) -> Any:
         return await call()
