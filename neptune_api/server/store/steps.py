@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from fractions import Fraction
 from typing import TYPE_CHECKING, Final, overload
 
 from neptune_api.server import limits
@@ -31,7 +32,8 @@ def to_double(micros: int | Int64Array) -> float | FloatArray:
 
 def nearest(step: float) -> int:
     """Return the micro-step nearest to a finite double."""
-    return round(step * 1e6)
+    # Exactly: for large steps the product of doubles is half a micro-step off.
+    return round(Fraction(step) * limits.MICROS_PER_STEP)
 
 
 def first_from(step: float) -> int:
