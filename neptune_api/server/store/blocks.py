@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from neptune_api.server.store import rules
-from neptune_api.server.store.wire import varint
+from neptune_api.server.store.wire import fields, varint
 from neptune_api.v1 import ingest_pb2 as pb
 
 if TYPE_CHECKING:
@@ -105,7 +104,10 @@ class BlockDecoder:
     def decode(self, batch: bytes) -> Iterator[Block | pb.UpdateRunSnapshot]:
         """Yield what a batch holds; raises DecodeError for bytes that are not UpdateRunSnapshots."""
         waiting: list[tuple[bytes, _Rows | None]] = []
-        for snapshot in _fields(batch, _SNAPSHOT):
+        for tag, begin, end in fields(batch):
+            if tag != _SNAPSHOT:
+                continue
+            snapshot = batch[begin:end]
             head = _head(snapshot)
             layout = None if head is None else self._layout(snapshot, head[2])
             if head is None or layout is None:
@@ -215,20 +217,3 @@ def _head(snapshot: bytes) -> tuple[int, int, int] | None:
     if rules.time_fault(milliseconds) != pb.INGEST_CODE_OK:
         return None
     return rules.step_micros(step), milliseconds, position
-
-
-def _fields(message: bytes, tag: int) -> Iterator[bytes]:
-    """Yield the values of a message that consists of one repeated length-delimited field."""
-    position = 0
-    try:
-        while position < len(message):
-            if message[position] != tag:
-                raise DecodeError("An unknown field among the snapshots.")
-            length, position = varint(message, position + 1)
-            end = position + length
-            if end > len(message):
-                raise DecodeError("A snapshot is longer than the message.")
-            yield message[position:end]
-            position = end
-    except IndexError as error:
-        raise DecodeError("The message ends within a field.") from error

@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from google.protobuf.message import DecodeError
 
-from neptune_api.server.store.wire import varint
+from neptune_api.server.store.wire import LENGTH, VARINT, fields, varint
 from neptune_api.v1.ingest_pb2 import RunOperation
 
 if TYPE_CHECKING:
     Kind = Literal["create", "update", "update_batch"]
 
-_VARINT: Final = 0
-_FIXED64: Final = 1
-_LENGTH: Final = 2
-_FIXED32: Final = 5
-_PROJECT: Final = 1
-_RUN_ID: Final = 2
-_CREATE_MISSING_PROJECT: Final = 3
-_KINDS: Final[dict[int, Kind]] = {6: "create", 7: "update", 8: "update_batch"}
+# Tags of fields: number and wire type.
+_PROJECT: Final = 1 << 3 | LENGTH
+_RUN_ID: Final = 2 << 3 | LENGTH
+_CREATE_MISSING_PROJECT: Final = 3 << 3 | VARINT
+_KINDS: Final[dict[int, Kind]] = {6 << 3 | LENGTH: "create", 7 << 3 | LENGTH: "update", 8 << 3 | LENGTH: "update_batch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,39 +37,24 @@ class Envelope:
     @classmethod
     def parse(cls, payload: bytes) -> Envelope:
         """Read the outside; raises DecodeError for bytes that are no message, or not with these fields."""
-        project = run_id = b""
+        project = run_id = ""
         create_missing = False
         kinds: list[Kind] = []
         body = b""
-        position = 0
         try:
-            while position < len(payload):
-                tag, position = varint(payload, position)
-                field, wire_type = tag >> 3, tag & 7
-                if wire_type == _LENGTH:
-                    length, position = varint(payload, position)
-                    end = position + length
-                    if end > len(payload):
-                        raise DecodeError("A field is longer than the message.")
-                    if field == _PROJECT:
-                        project = payload[position:end]
-                    elif field == _RUN_ID:
-                        run_id = payload[position:end]
-                    elif field in _KINDS:
-                        kinds.append(_KINDS[field])
-                        body = payload[position:end]
-                    position = end
-                elif wire_type == _VARINT:
-                    value, position = varint(payload, position)
-                    if field == _CREATE_MISSING_PROJECT:
-                        create_missing = bool(value)
-                elif wire_type in {_FIXED64, _FIXED32} and field:
-                    position += 8 if wire_type == _FIXED64 else 4
-                else:
-                    raise DecodeError("A field has an unknown wire type.")
-            if len(kinds) > 1:
-                # The last one counts, merged with those before it that are alike: protobuf knows how.
-                return cls.parse(RunOperation.FromString(payload).SerializeToString())
-            return cls(payload, project.decode(), run_id.decode(), create_missing, kinds[0] if kinds else None, body)
-        except (IndexError, UnicodeDecodeError) as error:
-            raise DecodeError("The message ends within a field, or a text is not UTF-8.") from error
+            for tag, start, end in fields(payload):
+                if tag == _PROJECT:
+                    project = payload[start:end].decode()
+                elif tag == _RUN_ID:
+                    run_id = payload[start:end].decode()
+                elif tag == _CREATE_MISSING_PROJECT:
+                    create_missing = bool(varint(payload, start)[0])
+                elif tag in _KINDS:
+                    kinds.append(_KINDS[tag])
+                    body = payload[start:end]
+        except UnicodeDecodeError as error:
+            raise DecodeError("A text is not UTF-8.") from error
+        if len(kinds) > 1:
+            # The last one counts, merged with those before it that are alike: protobuf knows how.
+            return cls.parse(RunOperation.FromString(payload).SerializeToString())
+        return cls(payload, project, run_id, create_missing, kinds[0] if kinds else None, body)
