@@ -141,12 +141,8 @@ class Client(ClientBase):
         self,
         request: models.QueryAttributeDefinitionsRequest | None = None,
         *,
-        project_identifiers: Iterable[str] | None = None,
-        experiment_ids_filter: models.StringList | None = None,
-        attribute_name_filter: models.AttributeNameFilter | None = None,
-        attribute_name_regex: str | None = None,
-        attribute_filter: Iterable[models.AttributeTypeFilter] | None = None,
-        next_page: models.NextPage | None = None,
+        project_identifier: str | None = None,
+        query: models.AttributeDefinitionsQuery | None = None,
         timeout: float | None = None,
         metadata: Metadata | None = None,
     ) -> models.QueryAttributeDefinitionsResponse:
@@ -160,23 +156,14 @@ class Client(ClientBase):
 
         Args:
             request: The whole request; instead of the fields below.
-            project_identifiers: The projects, by `workspace/name` or UUID. Inaccessible ones are skipped unless all
-                are.
-            experiment_ids_filter: Runs, by identifier or UUID. Absent: all; empty: none. Unknown ones are ignored.
-            attribute_name_filter: Paths by regular expressions. Absent: all.
-            attribute_name_regex: A single regular expression; deprecated.
-            attribute_filter: Types, any of which fits. Empty: all.
-            next_page: The page: limit counts definitions, 1 to 10,000, default 10,000.
+            project_identifier: A project, by `workspace/name` or UUID, beside those of the query.
+            query: Which definitions.
             timeout: Deadline in seconds; the channel's default when absent.
             metadata: Further headers to send.
         """
         fields: dict[str, object] = {
-            "project_identifiers": project_identifiers,
-            "experiment_ids_filter": experiment_ids_filter,
-            "attribute_name_filter": attribute_name_filter,
-            "attribute_name_regex": attribute_name_regex,
-            "attribute_filter": attribute_filter,
-            "next_page": next_page,
+            "project_identifier": project_identifier,
+            "query": query,
         }
         call = self._attributes_service.QueryAttributeDefinitions
         return self._call(call, models.QueryAttributeDefinitionsRequest, request, fields, timeout, metadata)

@@ -31,6 +31,7 @@ from neptune_api.v1.attributes_pb2 import (
     StringSetAttribute,
 )
 from neptune_api.v1.attributes_service_pb2 import (
+    AttributeDefinitionsQuery,
     AttributePathsQuery,
     AttributeValuesQuery,
     GetAttributeDefinitionsRequest,
@@ -257,6 +258,7 @@ __all__ = [
     "Attribute",
     "AttributeDefinition",
     "AttributeDefinitions",
+    "AttributeDefinitionsQuery",
     "AttributeNameFilter",
     "AttributeNameFilterList",
     "AttributePathFilter",

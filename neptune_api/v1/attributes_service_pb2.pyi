@@ -178,6 +178,36 @@ class QueryAttributeDefinitionsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PROJECT_IDENTIFIER_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    project_identifier: _builtins.str
+    """A project, by `workspace/name` or UUID, beside those of the query."""
+    @_builtins.property
+    def query(self) -> Global___AttributeDefinitionsQuery:
+        """Which definitions."""
+
+    def __init__(
+        self,
+        *,
+        project_identifier: _builtins.str | None = ...,
+        query: Global___AttributeDefinitionsQuery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_project_identifier", b"_project_identifier", "project_identifier", b"project_identifier", "query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_project_identifier", b"_project_identifier", "project_identifier", b"project_identifier", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__project_identifier: _TypeAlias = _typing.Literal["project_identifier"]  # noqa: Y015
+    _WhichOneofArgType__project_identifier: _TypeAlias = _typing.Literal["_project_identifier", b"_project_identifier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__project_identifier) -> _WhichOneofReturnType__project_identifier | None: ...
+
+Global___QueryAttributeDefinitionsRequest: _TypeAlias = QueryAttributeDefinitionsRequest  # noqa: Y015
+
+@_typing.final
+class AttributeDefinitionsQuery(_message.Message):
+    """Which definitions. Filters that are present all have to pass."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     PROJECT_IDENTIFIERS_FIELD_NUMBER: _builtins.int
     EXPERIMENT_IDS_FILTER_FIELD_NUMBER: _builtins.int
     ATTRIBUTE_NAME_FILTER_FIELD_NUMBER: _builtins.int
@@ -188,7 +218,9 @@ class QueryAttributeDefinitionsRequest(_message.Message):
     """A single regular expression; deprecated."""
     @_builtins.property
     def project_identifiers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The projects, by `workspace/name` or UUID. Inaccessible ones are skipped unless all are."""
+        """The projects, by `workspace/name` or UUID; at least one, here or in the request. Inaccessible ones are skipped
+        unless all are.
+        """
 
     @_builtins.property
     def experiment_ids_filter(self) -> _queries_pb2.StringList:
@@ -237,7 +269,7 @@ class QueryAttributeDefinitionsRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page) -> _WhichOneofReturnType__next_page | None: ...
 
-Global___QueryAttributeDefinitionsRequest: _TypeAlias = QueryAttributeDefinitionsRequest  # noqa: Y015
+Global___AttributeDefinitionsQuery: _TypeAlias = AttributeDefinitionsQuery  # noqa: Y015
 
 @_typing.final
 class QueryAttributeDefinitionsResponse(_message.Message):

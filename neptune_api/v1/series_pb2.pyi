@@ -266,18 +266,18 @@ class SeriesValuesItem(_message.Message):
         string_series: Global___SeriesValues | None = ...,
         series_values: Global___SeriesValues | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_search_after", b"_search_after", "search_after", b"search_after", "series", b"series", "series_values", b"series_values", "string_series", b"string_series"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_search_after", b"_search_after", "points", b"points", "search_after", b"search_after", "series_values", b"series_values", "string_series", b"string_series"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_after", b"_search_after", "request_id", b"request_id", "search_after", b"search_after", "series", b"series", "series_values", b"series_values", "string_series", b"string_series"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_after", b"_search_after", "points", b"points", "request_id", b"request_id", "search_after", b"search_after", "series_values", b"series_values", "string_series", b"string_series"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__search_after: _TypeAlias = _typing.Literal["search_after"]  # noqa: Y015
     _WhichOneofArgType__search_after: _TypeAlias = _typing.Literal["_search_after", b"_search_after"]  # noqa: Y015
-    _WhichOneofReturnType_series: _TypeAlias = _typing.Literal["string_series", "series_values"]  # noqa: Y015
-    _WhichOneofArgType_series: _TypeAlias = _typing.Literal["series", b"series"]  # noqa: Y015
+    _WhichOneofReturnType_points: _TypeAlias = _typing.Literal["string_series", "series_values"]  # noqa: Y015
+    _WhichOneofArgType_points: _TypeAlias = _typing.Literal["points", b"points"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_after) -> _WhichOneofReturnType__search_after | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_series) -> _WhichOneofReturnType_series | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_points) -> _WhichOneofReturnType_points | None: ...
 
 Global___SeriesValuesItem: _TypeAlias = SeriesValuesItem  # noqa: Y015
 

@@ -73,17 +73,17 @@ def values(attributes: Any, identifier: str, **query: Any) -> list[tuple[str, st
 def definitions(attributes: Any, *projects: str, limit: int | None = None, **query: Any) -> list[Pair]:
     """Return (name, type) of every definition on every page, each of which but the last is full."""
     found: list[Pair] = []
-    request = pb.QueryAttributeDefinitionsRequest(project_identifiers=projects, **query)
+    message = pb.AttributeDefinitionsQuery(project_identifiers=projects, **query)
     while True:
         if limit is not None:
-            request.next_page.limit = limit
-        page = attributes.QueryAttributeDefinitions(request)
+            message.next_page.limit = limit
+        page = attributes.QueryAttributeDefinitions(pb.QueryAttributeDefinitionsRequest(query=message))
         assert page.HasField("next_page")
         found += [(entry.name, entry.type) for entry in page.entries]
         if not page.next_page.next_page_token:
             return found
         assert len(page.entries) == limit
-        request.next_page.next_page_token = page.next_page.next_page_token
+        message.next_page.next_page_token = page.next_page.next_page_token
 
 
 def by_name(attributes: Any, run: str, *names: str) -> dict[str, Attribute]:

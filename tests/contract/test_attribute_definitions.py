@@ -60,6 +60,16 @@ def test_definitions_of_several_projects(attributes: Any, connection: Connection
     assert [name for name, _ in found] == ["x", "z"]
 
 
+def test_a_project_beside_the_query_counts_too(attributes: Any, connection: Connection, identifier: str) -> None:
+    other = another_project(connection, identifier)
+    log(connection, identifier, "a", configs={"x": 1})
+    log(connection, other, "a", configs={"z": 1})
+    for projects, expected in (([], ["x"]), ([other], ["x", "z"]), ([identifier], ["x"])):
+        query = pb.AttributeDefinitionsQuery(project_identifiers=projects, attribute_name_filter=user_names())
+        request = pb.QueryAttributeDefinitionsRequest(project_identifier=identifier, query=query)
+        assert [entry.name for entry in attributes.QueryAttributeDefinitions(request).entries] == expected
+
+
 def test_runs_choose_definitions(attributes: Any, connection: Connection, identifier: str) -> None:
     log(connection, identifier, "a", configs={"x": 1})
     log(connection, identifier, "b", configs={"y": 1})
@@ -203,7 +213,7 @@ def test_unknown_types_are_refused(attributes: Any, connection: Connection, iden
 
 
 def test_projects_are_required(attributes: Any) -> None:
-    with pytest.raises(exceptions.InvalidArgumentException):
+    with pytest.raises(exceptions.InvalidArgumentException, match=r"query\.project_identifiers"):
         definitions(attributes)
     with pytest.raises(exceptions.InvalidArgumentException):
         values(attributes, "")

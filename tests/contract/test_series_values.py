@@ -151,8 +151,8 @@ def test_deprecated_fields_are_filled_when_asked_for(series: Any, connection: Co
     queries = [query(custom(identifier), path, request_id=path) for path in ("text", "file")]
     for deprecated, kind in ((True, "string_series"), (False, "series_values"), (None, "series_values")):
         text, file = ask(series, *queries, deprecated=deprecated).series
-        assert text.WhichOneof("series") == kind
-        assert file.WhichOneof("series") == "series_values"
+        assert text.WhichOneof("points") == kind
+        assert file.WhichOneof("points") == "series_values"
         (point,) = getattr(text, kind).values
         assert point.object.string_value == "a"
         assert point.value == ("a" if deprecated else "")
@@ -269,7 +269,7 @@ def test_every_series_is_in_every_answer_until_it_is_finished(series: Any, three
     assert (a.search_after.finished, len(a.series_values.values)) == (True, 5)
     assert (b.search_after.finished, len(b.series_values.values)) == (False, 0)
     assert not c.HasField("search_after")
-    assert c.WhichOneof("series") == "series_values"
+    assert c.WhichOneof("points") == "series_values"
     three[1].search_after.CopyFrom(b.search_after)
     b, c = ask(series, *three[1:], size_limit_bytes=100_100).series
     assert (b.search_after.finished, len(b.series_values.values)) == (False, 1)

@@ -107,25 +107,27 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
     def QueryAttributeDefinitions(
         self, request: pb.QueryAttributeDefinitionsRequest, context: grpc.ServicerContext
     ) -> pb.QueryAttributeDefinitionsResponse:
+        query = request.query
         filters: list[Matches] = []
-        if request.HasField("attribute_name_filter"):
-            filters.append(_name_filter("attribute_name_filter", request.attribute_name_filter))
-        if request.HasField("attribute_name_regex"):
-            filters.append(_searcher("attribute_name_regex", request.attribute_name_regex))
+        if query.HasField("attribute_name_filter"):
+            filters.append(_name_filter("query.attribute_name_filter", query.attribute_name_filter))
+        if query.HasField("attribute_name_regex"):
+            filters.append(_searcher("query.attribute_name_regex", query.attribute_name_regex))
         which = AttributeFilter(
-            types=_types("attribute_filter", _listed(request.attribute_filter)),
+            types=_types("query.attribute_filter", _listed(query.attribute_filter)),
             matches=_remembered(lambda name: all(matches(name) for matches in filters)) if filters else None,
         )
-        limit, token = _page("next_page", request.next_page)
+        limit, token = _page("query.next_page", query.next_page)
         after = None
         if token:
-            name, type_ = page_tokens.decode("next_page.next_page_token", token, _DEFINITIONS, [str, int])
+            name, type_ = page_tokens.decode("query.next_page.next_page_token", token, _DEFINITIONS, [str, int])
             after = (name, type_)
-        projects = self._accessible(request.project_identifiers)
+        beside = [request.project_identifier] if request.HasField("project_identifier") else []
+        projects = self._accessible([*beside, *query.project_identifiers])
         with self._store.database.read() as connection:
             keys: set[int] | None = None
-            if request.HasField("experiment_ids_filter"):
-                names = request.experiment_ids_filter.values
+            if query.HasField("experiment_ids_filter"):
+                names = query.experiment_ids_filter.values
                 keys = {run.key for item in projects for run in find_in_project(connection, item, names).values()}
             page, has_more = attributes.page_of_definitions(
                 connection, [item.id for item in projects], keys, which, after=after, limit=limit
@@ -154,7 +156,7 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
 
     def _accessible(self, identifiers: Iterable[str]) -> list[ProjectRecord]:
         with Checks() as checks:
-            checks.required("project_identifiers", list(identifiers))
+            checks.required("query.project_identifiers", list(identifiers))
         projects: dict[int, ProjectRecord] = {}
         for identifier in dict.fromkeys(identifiers):
             try:
