@@ -216,7 +216,9 @@ operations: Final = Table(
     Column("project_id", BigInteger),
     Column("user_id", BigInteger, nullable=False),
     Column("accepted_ms", BigInteger, nullable=False),
-    Column("payload", LargeBinary, nullable=False),  # serialized neptune_api.v1.RunOperation
+    # What the payload is: 0 a serialized neptune_api.v1.RunOperation, 1 an AppendColumnsRequest.
+    Column("kind", SmallInteger, nullable=False, server_default="0"),
+    Column("payload", LargeBinary, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -229,6 +231,8 @@ requests: Final = Table(
     Column("user_id", BigInteger, nullable=False),
     # `<user>:<key>`: the same key of the same user is the same request.
     Column("idempotency_key", String(200), unique=True),
+    # CRC-32 of the payload where the same key with another payload is an error; NULL elsewhere.
+    Column("payload_checksum", BigInteger),
     Column("accepted_ms", BigInteger, nullable=False, index=True),
     Column("status", LargeBinary),  # serialized neptune_api.v1.RequestStatus; NULL while pending
     Column("details", LargeBinary),  # serialized neptune_api.v1.BulkIngestResultDetail; NULL when nothing was refused
