@@ -67,6 +67,7 @@ __all__ = [
     "UnknownException",
     "code_from_http",
     "exception_class",
+    "http_status",
 ]
 
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -436,6 +437,24 @@ HTTP_STATUS: Final[Mapping[grpc.StatusCode, int]] = MappingProxyType(
 )
 """The HTTP status of every gRPC status code, after google/rpc/code.proto. Lossy: 400, 409 and 500 stand for several
 codes, so a body of ours always carries the code itself."""
+
+
+def http_status(status: status_pb2.Status) -> int:
+    """Return the HTTP status of a failed call: that of its code, except for what is too large.
+
+    RESOURCE_EXHAUSTED is 429 only with a delay after which to try again; without, it is 413. What is too large now is
+    too large the next time, and clients repeat a 429 for as long as they are patient.
+    """
+    from google.rpc import error_details_pb2
+
+    code = next((each for each in grpc.StatusCode if each.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not any(
+        packed.Is(error_details_pb2.RetryInfo.DESCRIPTOR)  # type: ignore[arg-type] # two names of one descriptor type
+        for packed in status.details
+    ):
+        return 413
+    return HTTP_STATUS[code]
+
 
 # For bodies without a code, which come from another server or a proxy. Where several codes share a status, the one that
 # promises least about a retry wins: ALREADY_EXISTS over ABORTED, INTERNAL over UNKNOWN. 502 is the proxy's way to say

@@ -9,7 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from google.protobuf.descriptor import ServiceDescriptor
 
 PACKAGE: Final = "neptune_api.v1"
 
@@ -28,6 +30,14 @@ class Method:
     """It writes, and the server knows a repeated call by its idempotency key."""
 
 
+def service_descriptors() -> Iterator[ServiceDescriptor]:
+    """Yield every service of the API."""
+    package = importlib.import_module(PACKAGE)
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name.endswith("_service_pb2"):
+            yield from importlib.import_module(f"{PACKAGE}.{module.name}").DESCRIPTOR.services_by_name.values()
+
+
 @cache
 def all_methods() -> Mapping[str, Method]:
     """Return every method of the API by the path it is called by, such as `/neptune_api.v1.RunsService/GetRun`."""
@@ -36,22 +46,17 @@ def all_methods() -> Mapping[str, Method]:
     from neptune_api.v1.annotations_pb2 import access
 
     methods = {}
-    package = importlib.import_module(PACKAGE)
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.endswith("_service_pb2"):
-            continue
-        file = importlib.import_module(f"{PACKAGE}.{module.name}").DESCRIPTOR
-        for service in file.services_by_name.values():
-            for descriptor in service.methods:
-                options = descriptor.GetOptions()
-                level = options.idempotency_level
-                method = Method(
-                    name=f"{service.full_name}/{descriptor.name}",
-                    anonymous=options.Extensions[access].anonymous,
-                    retryable=level != MethodOptions.IDEMPOTENCY_UNKNOWN,
-                    keyed=level == MethodOptions.IDEMPOTENT,
-                )
-                methods[f"/{method.name}"] = method
+    for service in service_descriptors():
+        for descriptor in service.methods:
+            options = descriptor.GetOptions()
+            level = options.idempotency_level
+            method = Method(
+                name=f"{service.full_name}/{descriptor.name}",
+                anonymous=options.Extensions[access].anonymous,
+                retryable=level != MethodOptions.IDEMPOTENCY_UNKNOWN,
+                keyed=level == MethodOptions.IDEMPOTENT,
+            )
+            methods[f"/{method.name}"] = method
     return methods
 
 

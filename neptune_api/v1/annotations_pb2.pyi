@@ -66,7 +66,9 @@ Global___Access: _TypeAlias = Access  # noqa: Y015
 
 @_typing.final
 class HttpBodies(_message.Message):
-    """The default encodings of an RPC's request and response bodies on the HTTP wire."""
+    """The default encodings of an RPC's request and response bodies on the HTTP wire, at the path of its google.api.http
+    rule. At the paths of additional bindings both are JSON.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
