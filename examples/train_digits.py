@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -388,8 +389,14 @@ def print_run(attributes: Mapping[str, models.Attribute], series: Mapping[str, l
 def print_table(align: str, *rows: list[str]) -> None:
     """Print rows under the first one, the header; `align` has < or > for each column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["   ".join(map("{:{}{}}".format, row, align, widths)).rstrip() for row in rows]
-    print(lines[0], "─" * max(map(len, lines)), *lines[1:], "", sep="\n")
+    lines = ["  ".join(map("{:{}{}}".format, row, align, widths)).rstrip() for row in rows]
+    rule = "─" * min(max(map(len, lines)), columns())
+    print(lines[0], rule, *lines[1:], "", sep="\n")
+
+
+def columns() -> int:
+    """Return how much fits on a line of the terminal."""
+    return shutil.get_terminal_size().columns
 
 
 def show(attribute: models.Attribute) -> str:
@@ -401,8 +408,8 @@ def show(attribute: models.Attribute) -> str:
         case "datetime":
             return datetime.fromtimestamp(value / 1000, timezone.utc).isoformat(" ", "milliseconds")
         case "fileRef":
-            path, size, mime_type = value
-            return f"{path} ({size:,} bytes, {mime_type})"
+            path, size, _ = value
+            return f"{path} ({size / 1000:,.0f} kB)"
     return str(value)
 
 
@@ -495,7 +502,8 @@ def train_and_log(writer: RunWriter, epochs: int, confusion: Path) -> None:
     writer.submit(describe(epochs))
     best = 0.0
     bar = "training   {n}/{total} epochs  {bar}  {elapsed}{postfix}"
-    with tqdm(train(model, digits, epochs), total=epochs, bar_format=bar, ncols=100, disable=None) as progress:
+    width = min(columns(), 100)
+    with tqdm(train(model, digits, epochs), total=epochs, bar_format=bar, ncols=width, disable=None) as progress:
         for epoch in progress:
             writer.submit(*batch_snapshots(epoch), epoch_snapshot(epoch, best))
             best = max(best, epoch.metrics["validation/accuracy"])

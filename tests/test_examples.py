@@ -114,7 +114,8 @@ def check_digits(output: str, folder: Path, epochs: int) -> None:
         assert (folder / "quickstart-output" / name).read_bytes().startswith(PNG)
         assert f"  {Path('quickstart-output', name)}" in output
     size = (folder / "quickstart-output/confusion_matrix.png").stat().st_size
-    assert f"mlp-1/confusion_matrix.png ({size:,} bytes, image/png)" in output
+    assert f"mlp-1/confusion_matrix.png ({size / 1000:.0f} kB)" in output
+    assert all(len(line) <= 80 for line in lines if "confusion matrix" not in line), "wider than a small terminal"
 
 
 def test_train_digits(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_train_digits_as_make_quickstart_runs_it(tmp_path: Path) -> None:
 
 def test_train_digits_shows_progress_on_a_terminal(tmp_path: Path) -> None:
     terminal, child_side = pty.openpty()
-    fcntl.ioctl(child_side, termios.TIOCSWINSZ, struct.pack("4H", 30, 120, 0, 0))
+    fcntl.ioctl(child_side, termios.TIOCSWINSZ, struct.pack("4H", 30, 80, 0, 0))
     process = start("train_digits.py", "--epochs", "2", folder=tmp_path, stderr=child_side)
     os.close(child_side)
     shown = b""
@@ -154,6 +155,7 @@ def test_train_digits_shows_progress_on_a_terminal(tmp_path: Path) -> None:
     assert b"training" in shown
     assert b"2/2" in shown
     assert b"accuracy" in shown
+    assert max(map(len, shown.decode().replace("\r", "\n").splitlines())) <= 80
 
 
 def test_train_digits_refuses_no_epochs(tmp_path: Path) -> None:
