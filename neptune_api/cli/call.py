@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from neptune_api.cli.console import UsageError, complain, read_text, say, seconds
 from neptune_api.credentials import TOKEN_VARIABLE, redact
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from neptune_api.exceptions import NeptuneApiError
+
+
+_OPTION: Final = "set ChannelOptions(allow_insecure_token=True)"  # how channels say it, to those who write Python
 
 
 def add_parser(commands: Any) -> None:
@@ -57,9 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         method = Surface().method(arguments.method)
         requests = _requests(method, read_text(arguments.request))
-        token = None if arguments.token is None else read_text(arguments.token)
-        if token is None and not os.environ.get(TOKEN_VARIABLE) and _is_anonymous(method) and arguments.target:
-            token = ""
+        token = _token(method, arguments)
         options = ChannelOptions(ca_file=arguments.ca_file, allow_insecure_token=arguments.allow_insecure_token)
         with channel(arguments.target, api_token=token, options=options) as opened:
             for response in _call(opened, method, requests, arguments.timeout):
@@ -73,9 +74,24 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, OSError, NotImplementedError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        complain(str(error))
+        complain(str(error).replace(_OPTION, "pass --allow-insecure-token"))
         return 2
     return 0
+
+
+def _token(method: MethodDescriptor, arguments: argparse.Namespace) -> str | None:
+    """Return the token to call with: None for the one of the environment, empty for none."""
+    if arguments.token is not None:
+        return read_text(arguments.token)
+    if os.environ.get(TOKEN_VARIABLE, "").strip():
+        return None
+    if not _is_anonymous(method):
+        raise UsageError(f"There is no API token: pass --token or set {TOKEN_VARIABLE}.")
+    if not arguments.target:
+        raise UsageError(
+            f"There is no address: pass --target, or a token, which has one, by --token or {TOKEN_VARIABLE}."
+        )
+    return ""
 
 
 def _requests(method: MethodDescriptor, text: str) -> list[Message]:
@@ -95,6 +111,13 @@ def _requests(method: MethodDescriptor, text: str) -> list[Message]:
         where = f"Request {position}" if method.client_streaming else "The request"
         if not isinstance(value, dict):
             raise UsageError(f"{where} is no JSON object with the fields of {method.input_type.name}.")
+        for name in value:
+            if not any(name in (field.name, field.json_name) for field in method.input_type.fields):
+                known = ", ".join(field.json_name for field in method.input_type.fields)
+                raise UsageError(
+                    f"{where} has the field {name!r}, and {method.input_type.name} "
+                    f"{f'has only {known}' if known else 'has no fields'}."
+                )
         try:
             requests.append(json_format.ParseDict(value, kind()))
         except json_format.ParseError as error:

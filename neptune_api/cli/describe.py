@@ -183,7 +183,7 @@ def _kind(field: FieldDescriptorProto, maps: dict[str, Any]) -> tuple[str, str]:
 
 
 def _first_line(text: str) -> str:
-    return text.partition("\n\n")[0].replace("\n", " ")
+    return text.strip().partition("\n\n")[0].replace("\n", " ")
 
 
 def _say_indented(text: str) -> None:

@@ -99,7 +99,7 @@ def documentation(service: ServiceDescriptor, method: MethodDescriptor | None = 
     thing = getattr(importlib.import_module(f"{module}_pb2_grpc"), f"{service.name}Servicer")
     if method is not None:
         thing = getattr(thing, method.name)
-    return inspect.cleandoc(thing.__doc__ or "")
+    return inspect.cleandoc(thing.__doc__ or "").strip()
 
 
 def _with_nested(message: Descriptor) -> Iterator[Descriptor | EnumDescriptor]:

@@ -68,9 +68,9 @@ def _serve(arguments: argparse.Namespace, signals: _EndingSignals) -> bool:
     )
     try:
         server.start()
-        _announce(server)
         if ready_file is not None:
             _write_ready_file(ready_file, server)
+        _announce(server)
         signals.wait()
         if ready_file is not None:
             _remove(ready_file)

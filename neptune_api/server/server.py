@@ -101,7 +101,7 @@ class Server:
         if tls is None and not allow_plaintext and not ports.is_loopback(host):
             raise ServerError(
                 f"Refusing to listen on {host} without TLS, because tokens would travel unencrypted: give a "
-                "certificate and its key, or allow plaintext if the network around is trusted."
+                "certificate and its key (--tls-cert, --tls-key), or, on a trusted network, --allow-plaintext."
             )
         if grpc_port and grpc_port == http_port:
             raise ServerError(f"gRPC and HTTP cannot share port {grpc_port}: choose two, or 0 for any free one.")
@@ -112,8 +112,6 @@ class Server:
         self._credentials = None if tls is None else tls.credentials()
         self._host = host
         self._door: GrpcDoor | None = None
-        self._stop_lock = threading.Lock()
-        self._stopped = False
         with ExitStack() as undo:
             self._database = Database(Path(data))
             undo.callback(self._database.close)

@@ -83,7 +83,10 @@ def test_anonymous_method_needs_no_token(cli: Any, local: LocalServer) -> None:
     assert answer.json()["limits"]["maxRunIdBytes"] == "730"
     refused = cli("call", "UsersService.GetUserIdentity", "--target", local.grpc_url)
     assert refused.code == 2
-    assert TOKEN_VARIABLE in refused.err
+    assert refused.err == f"There is no API token: pass --token or set {TOKEN_VARIABLE}.\n"
+    nowhere = cli("call", "ConfigService.GetServerInfo")
+    assert nowhere.code == 2
+    assert "pass --target" in nowhere.err
 
 
 @pytest.mark.parametrize("form", ["array", "lines", "spread"])
@@ -143,7 +146,11 @@ def test_timeout(cli: Any) -> None:
         (("Zzz.Qqq",), ("no service", "neptune-api describe")),
         (("GetProject",), ("no method", "SERVICE.METHOD")),
         (("ProjectsService.GetProject", '{"a": 1,,}'), ("line 1, column 9",)),
-        (("ProjectsService.GetProject", '{"nothing": 1}'), ("nothing", "GetProjectRequest")),
+        (
+            ("ProjectsService.GetProject", '{"nothing": 1}'),
+            ("The request has the field 'nothing', and GetProjectRequest has only projectIdentifier.\n",),
+        ),
+        (("UsersService.GetUserIdentity", '{"x": 1}'), ("GetUserIdentityRequest has no fields.\n",)),
         (("ProjectsService.GetProject", '{"projectIdentifier": 1}'), ("projectIdentifier",)),
         (("ProjectsService.GetProject", "[1]"), ("no JSON object",)),
         (("ProjectsService.GetProject", "{} {}"), ("2 JSON values",)),
@@ -172,6 +179,8 @@ def test_token_stays_on_this_machine(cli: Any, local: LocalServer) -> None:
     result = cli("call", "UsersService.GetUserIdentity", "--target", "grpc://192.0.2.1:1", token=local.api_token)
     assert result.code == 2
     assert "unencrypted" in result.err
+    assert "--allow-insecure-token" in result.err
+    assert "ChannelOptions" not in result.err
 
 
 def test_reader_that_stops_reading(local: LocalServer, tmp_path: Path) -> None:

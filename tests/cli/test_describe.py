@@ -16,6 +16,7 @@ def test_everything_is_listed(process: Any) -> None:
         assert f"\n{name}  " in f"\n{result.out}"
         for method in service.methods:
             assert f"    {method.name}" in result.out
+    assert all(line == line.rstrip() for line in result.out.splitlines())
     line = next(line for line in result.out.splitlines() if line.startswith("    GetProject "))
     assert line.split(maxsplit=3)[1:] == ["GET", "/api/backend/v1/projects/get", "[reads only]"]
 

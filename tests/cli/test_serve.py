@@ -169,6 +169,7 @@ def test_unwritable_ready_file(process: Any, tmp_path: Path) -> None:
         result = process("serve", "--data", "data", "--ready-file", path, "--log-level", "error")
         assert result.code == 2
         assert_one_sentence(result.err, "The ready file")
+        assert result.out == "", "a server that does not stay tells no token"
 
 
 def test_folder_of_a_newer_version(serving: Any, process: Any, tmp_path: Path) -> None:
