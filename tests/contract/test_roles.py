@@ -1,0 +1,340 @@
+"""Every RPC asks for the role it needs, and to those who may not see a project there is none.
+
+The table has a line for each RPC of the API: a new one without a line fails here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+import pytest
+
+from neptune_api.exceptions import NeptuneApiError
+from neptune_api.v1 import attributes_service_pb2 as attributes
+from neptune_api.v1 import ingest_pb2 as ingest
+from neptune_api.v1 import leaderboard_service_pb2 as leaderboard
+from neptune_api.v1 import projects_service_pb2 as projects
+from neptune_api.v1 import runs_service_pb2 as runs
+from neptune_api.v1 import series_pb2 as buckets
+from neptune_api.v1 import series_service_pb2 as series
+from neptune_api.v1 import storage_service_pb2 as storage
+from neptune_api.v1.columns_pb2 import FloatColumn, FloatColumns, StepColumn, TimestampColumn
+from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
+from neptune_api.v1.queries_pb2 import AttributesHolder, TimeSeries
+from neptune_api.v1.roles_pb2 import (
+    PROJECT_ROLE_MANAGER,
+    PROJECT_ROLE_MEMBER,
+    PROJECT_ROLE_VIEWER,
+    PROJECT_VISIBILITY_PRIV,
+    PROJECT_VISIBILITY_PUB,
+    PROJECT_VISIBILITY_WORKSPACE,
+    ProjectVisibility,
+)
+from neptune_api.v1.runs_service_pb2_grpc import RunsServiceStub
+from tests.people import colleague, outsider, unique
+from tests.test_protos import coverage, methods, name_of
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from neptune_api.server import LocalServer
+    from neptune_api.v1.roles_pb2 import ProjectRole
+    from tests.contract.conftest import Connection, User, Wire
+
+    Role: TypeAlias = ProjectRole.ValueType
+
+
+@dataclass(frozen=True)
+class Place:
+    """What requests name: a project, a run in it, a member of it who calls nothing, and a user who is none."""
+
+    project: str
+    run: str
+    member: str
+    guest: str
+
+    def hide(self, text: str) -> str:
+        """Return a text without the names of this place, and without ids that are made anew each time."""
+        for name in (self.run, self.project, self.project.partition("/")[2]):
+            text = text.replace(name, "<name>")
+        return re.sub(r"[0-9a-f]{32}", "<id>", text)
+
+
+Request: TypeAlias = Callable[[Place], Any]  # a message, or a list of those of a stream
+
+
+def operation(place: Place) -> ingest.RunOperation:
+    return ingest.RunOperation(project=place.project, run_id="another", create=ingest.CreateRun())
+
+
+def some_runs(kind: type[Message]) -> Request:
+    return lambda place: kind(project_identifier=place.project, experiment_identifiers=[place.run])
+
+
+def of_project(kind: type[Message], **fields: Any) -> Request:
+    return lambda place: kind(project_identifier=place.project, **fields)
+
+
+def loss(place: Place) -> TimeSeries:
+    return TimeSeries(attribute="loss", holder=AttributesHolder(identifier=place.run, type="experiment"))
+
+
+def float_series(place: Place) -> Message:
+    query = series.FloatSeriesQuery(request_id="0", series=loss(place))
+    return series.GetFloatSeriesValuesRequest(
+        request=series.FloatSeriesValuesQuery(per_series_points_limit=1, requests=[query])
+    )
+
+
+def other_series(place: Place) -> Message:
+    query = series.SeriesQuery(request_id="0", series=loss(place))
+    return series.GetSeriesValuesRequest(request=series.SeriesValuesQuery(requests=[query]))
+
+
+def bucket_query(place: Place) -> Message:
+    axis = buckets.BucketXAxis(steps=buckets.XSteps())
+    return buckets.GetTimeseriesBucketsRequest(
+        expressions=[buckets.BucketExpression(request_id="0", run_id=place.run, custom_y_formula="${loss}")],
+        view=buckets.BucketView(max_buckets=3, x_axis=axis),
+    )
+
+
+def columns(place: Place) -> series.AppendColumnsRequest:
+    points = FloatColumns(
+        steps=StepColumn(micros=[1_000_000]), timestamps=TimestampColumn(millis=[1]), values=FloatColumn(values=[1.0])
+    )
+    return series.AppendColumnsRequest(
+        project=place.project,
+        run_id="r",
+        batch_id=unique("batch"),
+        series=[series.AppendSeries(path="columns", columns=points)],
+    )
+
+
+def signed(permission: storage.FilePermission.ValueType) -> Request:
+    return lambda place: storage.CreateSignedUrlsRequest(
+        files=[storage.FileToSign(path="a.txt", project_identifier=place.project, permission=permission)]
+    )
+
+
+def upload(place: Place) -> Message:
+    parts = [storage.UploadedPart(etag="e", part_number=1)]
+    return storage.CompleteMultipartUploadRequest(
+        project_identifier=place.project, path="a.txt", upload_id="none", parts=parts
+    )
+
+
+def tags(place: Place) -> Message:
+    change = runs.UpdateTags(experiment_identifiers=[place.run], tags_to_add=["t"])
+    return runs.UpdateTagsBulkRequest(update_per_project={place.project: change})
+
+
+def new_member(place: Place) -> Message:
+    member = projects.NewProjectMember(user_id=place.guest, role=PROJECT_ROLE_VIEWER)
+    return projects.AddProjectMemberRequest(project_identifier=place.project, member=member)
+
+
+def changed_member(place: Place) -> Message:
+    update = projects.ProjectMemberUpdate(role=PROJECT_ROLE_VIEWER)
+    return projects.UpdateProjectMemberRequest(project_identifier=place.project, user_id=place.member, member=update)
+
+
+def definitions(place: Place) -> Message:
+    query = attributes.AttributeDefinitionsQuery(project_identifiers=[place.project])
+    return attributes.QueryAttributeDefinitionsRequest(query=query)
+
+
+RPCS: list[tuple[str, Role, Request]] = [
+    ("AttributesService.QueryAttributeValues", PROJECT_ROLE_VIEWER, of_project(attributes.QueryAttributeValuesRequest)),
+    (
+        "AttributesService.GetAttributes",
+        PROJECT_ROLE_VIEWER,
+        lambda place: attributes.GetAttributesRequest(holder_identifier=place.run),
+    ),
+    ("AttributesService.QueryAttributeDefinitions", PROJECT_ROLE_VIEWER, definitions),
+    (
+        "AttributesService.GetAttributeDefinitions",
+        PROJECT_ROLE_VIEWER,
+        lambda place: attributes.GetAttributeDefinitionsRequest(experiment_identifier=place.run),
+    ),
+    ("IngestService.Submit", PROJECT_ROLE_MEMBER, operation),
+    ("IngestService.SubmitStream", PROJECT_ROLE_MEMBER, lambda place: [operation(place)]),
+    ("IngestService.SubmitAcknowledged", PROJECT_ROLE_MEMBER, lambda place: [operation(place)]),
+    (
+        "LeaderboardService.SearchLeaderboardEntries",
+        PROJECT_ROLE_VIEWER,
+        of_project(leaderboard.SearchLeaderboardEntriesRequest, type=["run"]),
+    ),
+    ("ProjectsService.GetProject", PROJECT_ROLE_VIEWER, of_project(projects.GetProjectRequest)),
+    ("ProjectsService.GetProjectDetails", PROJECT_ROLE_VIEWER, of_project(projects.GetProjectDetailsRequest)),
+    ("ProjectsService.ListProjectMembers", PROJECT_ROLE_VIEWER, of_project(projects.ListProjectMembersRequest)),
+    (
+        "ProjectsService.GetProjectMemberV2",
+        PROJECT_ROLE_VIEWER,
+        lambda place: projects.GetProjectMemberV2Request(project_identifier=place.project, user_id=place.member),
+    ),
+    (
+        "ProjectsService.UpdateProject",
+        PROJECT_ROLE_MANAGER,
+        of_project(projects.UpdateProjectRequest, project_to_update=projects.ProjectUpdate(description="new")),
+    ),
+    ("ProjectsService.AddProjectMember", PROJECT_ROLE_MANAGER, new_member),
+    ("ProjectsService.UpdateProjectMember", PROJECT_ROLE_MANAGER, changed_member),
+    (
+        "ProjectsService.DeleteProjectMember",
+        PROJECT_ROLE_MANAGER,
+        lambda place: projects.DeleteProjectMemberRequest(project_identifier=place.project, user_id=place.member),
+    ),
+    ("ProjectsService.DeleteProject", PROJECT_ROLE_MANAGER, of_project(projects.DeleteProjectRequest)),
+    ("RunsService.CreateRun", PROJECT_ROLE_MEMBER, of_project(runs.CreateRunRequest, run_id="another")),
+    ("RunsService.GetRun", PROJECT_ROLE_VIEWER, lambda place: runs.GetRunRequest(experiment_id=place.run)),
+    ("RunsService.ListRuns", PROJECT_ROLE_VIEWER, of_project(runs.ListRunsRequest)),
+    ("RunsService.TrashRuns", PROJECT_ROLE_MEMBER, some_runs(runs.TrashRunsRequest)),
+    ("RunsService.RestoreRuns", PROJECT_ROLE_MEMBER, some_runs(runs.RestoreRunsRequest)),
+    ("RunsService.DeleteRuns", PROJECT_ROLE_MANAGER, some_runs(runs.DeleteRunsRequest)),
+    ("RunsService.ArchiveRuns", PROJECT_ROLE_MEMBER, lambda place: runs.ArchiveRunsRequest(runs=[place.run])),
+    ("RunsService.UnarchiveRuns", PROJECT_ROLE_MEMBER, lambda place: runs.UnarchiveRunsRequest(runs=[place.run])),
+    ("RunsService.UpdateTagsBulk", PROJECT_ROLE_MEMBER, tags),
+    ("SeriesService.GetFloatSeriesValues", PROJECT_ROLE_VIEWER, float_series),
+    ("SeriesService.GetSeriesValues", PROJECT_ROLE_VIEWER, other_series),
+    ("SeriesService.GetTimeseriesBuckets", PROJECT_ROLE_VIEWER, bucket_query),
+    ("SeriesService.ReadColumns", PROJECT_ROLE_VIEWER, lambda place: series.ReadColumnsRequest(series=[loss(place)])),
+    ("SeriesService.AppendColumns", PROJECT_ROLE_MEMBER, columns),
+    ("SeriesService.AppendColumnsStream", PROJECT_ROLE_MEMBER, lambda place: [columns(place)]),
+    ("StorageService.CreateSignedUrls", PROJECT_ROLE_VIEWER, signed(storage.FILE_PERMISSION_READ)),
+    ("StorageService.CreateSignedUrls", PROJECT_ROLE_MEMBER, signed(storage.FILE_PERMISSION_WRITE)),
+    ("StorageService.CompleteMultipartUpload", PROJECT_ROLE_MEMBER, upload),
+]
+
+# RPCs that name no project, with the test of who may call them and of what they tell.
+NO_PROJECT = {
+    "AuthService.Authorize": "tells the caller of itself",
+    "AuthService.ExchangeApiToken": "needs no access token",
+    "AuthService.GetApiToken": "tells the caller of itself",
+    "AuthService.RefreshToken": "needs no access token",
+    "AuthService.RevokeApiToken": "is about the caller itself",
+    "ConfigService.GetClientConfig": "needs no access token",
+    "ConfigService.GetServerInfo": "needs no access token",
+    "IngestService.BulkGetRequestDetails": "test_ingest: test_who_may_know_what_became_of_a_request",
+    "IngestService.BulkGetRequestStatus": "test_ingest: test_who_may_know_what_became_of_a_request",
+    "IngestService.GetRequestStatus": "test_ingest: test_who_may_know_what_became_of_a_request",
+    "LeaderboardService.SearchGlobalLeaderboardEntries": "finds what the caller may see",
+    "ProjectsService.CreateProject": "test_projects: test_foreign_workspace_looks_unknown",
+    "ProjectsService.ListProjects": "test_projects: test_listing_filters_by_role",
+    "UsersService.CreateUser": "test_users: test_only_owners_of_the_workspace_create_users",
+    "UsersService.GetUserIdentity": "tells the caller of itself",
+    "UsersService.GetUserProfile": "tells the caller of itself",
+    "UsersService.ListUsers": "test_users: test_users_of_other_workspaces_are_left_out",
+}
+
+UNSERVED = {name for name, _, state in coverage() if state.startswith("UNIMPLEMENTED")}
+
+every_rpc = pytest.mark.parametrize(
+    ("rpc", "needed", "request_for"),
+    [pytest.param(*row, id=f"{row[0]}-{row[1]}") for row in RPCS if row[0] not in UNSERVED],
+)
+
+
+def test_the_table_has_every_rpc() -> None:
+    assert {rpc for rpc, _, _ in RPCS} | NO_PROJECT.keys() == {name_of(method) for method in methods()}
+    assert not {rpc for rpc, _, _ in RPCS} & NO_PROJECT.keys()
+
+
+@pytest.fixture
+def owner(wire: Wire) -> Connection:
+    return wire.connect()
+
+
+@pytest.fixture
+def make_place(server: LocalServer, owner: Connection) -> Callable[..., Place]:
+    """A function that makes a project with a run."""
+
+    def make(visibility: ProjectVisibility.ValueType, *, guest: str, members: dict[str, Role]) -> Place:
+        stub = owner.stub(ProjectsServiceStub)
+        found = stub.CreateProject(
+            projects.CreateProjectRequest(
+                name=unique("p"), organization_identifier=server.workspace, visibility=visibility
+            )
+        )
+        identifier = f"{found.organization_name}/{found.name}"
+        for name, role in members.items():
+            member = projects.NewProjectMember(user_id=name, role=role)
+            stub.AddProjectMember(projects.AddProjectMemberRequest(project_identifier=identifier, member=member))
+        request = runs.CreateRunRequest(project_identifier=identifier, run_id="r")
+        run = owner.stub(RunsServiceStub).CreateRun(request)
+        return Place(identifier, f"{identifier}/{run.short_id}", next(iter(members)), guest)
+
+    return make
+
+
+def call(connection: Connection, rpc: str, request: Any) -> Any:
+    service, _, method = rpc.partition(".")
+    module = importlib.import_module(f"neptune_api.v1.{service.removesuffix('Service').lower()}_service_pb2_grpc")
+    return getattr(connection.stub(getattr(module, f"{service}Stub")), method)(request)
+
+
+def outcome(connection: Connection, rpc: str, request_for: Request, place: Place) -> tuple[grpc.StatusCode, str, str]:
+    """Call an RPC; return status code, reason and what it says, without the names of the place."""
+    try:
+        answer = call(connection, rpc, request_for(place))
+    except NeptuneApiError as error:
+        reason = "" if error.error_info is None else error.error_info.reason
+        return error.code(), reason, place.hide(error.details())
+    return grpc.StatusCode.OK, "", place.hide(str(answer))
+
+
+@every_rpc
+def test_the_role_in_the_project_decides(
+    wire: Wire,
+    server: LocalServer,
+    make_user: Callable[..., User],
+    make_place: Callable[..., Place],
+    rpc: str,
+    needed: Role,
+    request_for: Request,
+) -> None:
+    """An outsider reads a public project, a colleague writes to a shared one; in a private one the role is as given."""
+    guest = colleague(server)
+    roles = (PROJECT_ROLE_VIEWER, PROJECT_ROLE_MEMBER, PROJECT_ROLE_MANAGER)
+    people = {role: make_user() for role in roles}
+    members = {make_user().username: PROJECT_ROLE_MEMBER, **{people[role].username: role for role in roles}}
+    private = make_place(PROJECT_VISIBILITY_PRIV, guest=guest.name, members=members)
+    shared = make_place(PROJECT_VISIBILITY_WORKSPACE, guest=guest.name, members=members)
+    public = make_place(PROJECT_VISIBILITY_PUB, guest=guest.name, members=members)
+    for token, role, place in (
+        (outsider(server).api_token, PROJECT_ROLE_VIEWER, public),
+        (guest.api_token, PROJECT_ROLE_MEMBER, shared),
+        *((people[role].api_token, role, private) for role in roles),
+    ):
+        code, reason, sentence = outcome(wire.connect(token), rpc, request_for, place)
+        if role < needed:
+            assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
+            assert "role" in sentence
+        else:
+            assert code in {grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND}, sentence
+            assert reason != "PROJECT_NOT_FOUND"
+
+
+@every_rpc
+def test_a_project_out_of_sight_is_none(
+    wire: Wire,
+    server: LocalServer,
+    make_place: Callable[..., Place],
+    rpc: str,
+    needed: Role,
+    request_for: Request,
+) -> None:
+    member = colleague(server)
+    hidden = make_place(PROJECT_VISIBILITY_PRIV, guest=member.name, members={member.name: PROJECT_ROLE_VIEWER})
+    name = f"{server.workspace}/{unique('p')}"
+    unknown = Place(name, f"{name}/{hidden.run.rpartition('/')[2]}", member.name, member.name)
+    for person in (outsider(server), colleague(server)):
+        connection = wire.connect(person.api_token)
+        found = outcome(connection, rpc, request_for, hidden)
+        assert found == outcome(connection, rpc, request_for, unknown)
+        assert found[0] in {grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED}
