@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.postgres import postgres
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["no_threads_left", "postgres"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +10,9 @@ from neptune_api.cli.console import complain
 
 if TYPE_CHECKING:
     import argparse
+
+STORE_VARIABLE: Final = "NEPTUNE_API_STORE"
+"""The environment variable with the URL of the store."""
 
 # Top-level packages of the server extra, as they are imported.
 _EXTRA: Final = frozenset({"grpc_health", "grpc_reflection", "jwt", "numpy", "sqlalchemy"})
@@ -18,12 +22,19 @@ def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "serve",
-        help="run a server over a data folder",
+        help="run a server over a data folder or a PostgreSQL database",
         description="Run a server until Ctrl-C or SIGTERM. The first start in a folder creates a workspace, its owner "
-        "and the owner's API token; the same folder gives the same token again. Needs the server extra.",
+        "and the owner's API token; the same folder gives the same token again. Needs the server extra; --store needs "
+        "the postgres extra as well.",
         allow_abbrev=False,
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data; made when missing")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data; made when missing")
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help=f"postgresql://user:password@host/database, in place of a folder; several servers may share it. Without "
+        f"--data and --store: the URL in {STORE_VARIABLE}, where no other user sees the password",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
     parser.add_argument(
         "--grpc-port", type=int, default=0, metavar="PORT", help="0, the default: the folder's last one, or a free one"
@@ -49,6 +60,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    if arguments.store is None and arguments.data is None:
+        arguments.store = os.environ.get(STORE_VARIABLE)
+    if arguments.store is None and arguments.data is None:
+        complain(f"Say where the data is: --data DIR, --store URL, or the URL in {STORE_VARIABLE}.")
+        return 2
     try:
         from neptune_api.server.cli import serve
     except ModuleNotFoundError as error:

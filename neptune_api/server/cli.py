@@ -57,6 +57,7 @@ def _serve(arguments: argparse.Namespace, signals: _EndingSignals) -> bool:
         _remove(ready_file)
     server = Server(
         arguments.data,
+        store=arguments.store,
         host=arguments.host,
         grpc_port=arguments.grpc_port,
         http_port=arguments.http_port,

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import jwt
+import sqlalchemy as sa
 
 from neptune_api.credentials import ApiToken, InvalidTokenError, Secret
 from neptune_api.server.errors import StatusError, invalid, unauthenticated
 from neptune_api.server.limits import MAX_TOKEN_BYTES
+from neptune_api.server.store import schema
 from neptune_api.server.store.database import StoreError
 from neptune_api.server.validation import Checks
 from neptune_api.v1.auth_service_pb2 import OauthToken
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from neptune_api.server.store.database import Database
     from neptune_api.server.store.directory import Directory
     from neptune_api.server.store.records import UserRecord
 
@@ -110,6 +113,32 @@ class Secrets:
     signing_key: bytes = field(repr=False)
 
     @classmethod
+    def of(cls, database: Database) -> Secrets:
+        """Read the secrets of an open database, or make them on the first start.
+
+        Every server of a shared database has to know the same ones, so there they lie in the database, in the table
+        `meta`; for those of a data folder see `load`. Raises StoreError.
+        """
+        if database.folder is not None:
+            return cls.load(database.folder)
+        meta = schema.meta
+        keys = ("secrets.server_id", "secrets.signing_key")
+        with database.write() as connection:
+            rows = connection.execute(sa.select(meta.c.key, meta.c.value).where(meta.c.key.in_(keys)))
+            found = {row.key: row.value for row in rows}
+            if not found:
+                found = dict(zip(keys, (str(uuid.uuid4()), secrets.token_hex(_KEY_BYTES)), strict=True))
+                connection.execute(meta.insert(), [{"key": key, "value": value} for key, value in found.items()])
+        try:
+            server_id, key = (found[name] for name in keys)
+            return cls._checked(server_id, key)
+        except (ValueError, KeyError):
+            raise StoreError(
+                f"{database.backend.label} has damaged secrets: restore the rows {' and '.join(keys)} of the table "
+                "meta from a backup, or delete both to have new ones made, which makes every API token invalid."
+            ) from None
+
+    @classmethod
     def load(cls, folder: Path) -> Secrets:
         """Read the secrets of a data folder that is locked by its Database, or make them on the first start.
 
@@ -123,17 +152,22 @@ class Secrets:
                 _write_private(path, {"server_id": str(uuid.uuid4()), "signing_key": secrets.token_hex(_KEY_BYTES)})
             path.chmod(0o600)  # a copied folder may have lost its modes
             found = json.loads(path.read_text(encoding="utf-8"))
-            server_id, key = str(uuid.UUID(found["server_id"])), bytes.fromhex(found["signing_key"])
+            return cls._checked(found["server_id"], found["signing_key"])
         except OSError as error:
             raise StoreError(f"The file {path} cannot be used: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError, AttributeError):
-            key, server_id = b"", ""
-        if len(key) < _KEY_BYTES:
+            # Without the error, which may quote the file.
             raise StoreError(
                 f"The file {path} is damaged: restore it from a backup, or delete it to have a new one made, which "
                 "makes every API token invalid."
-            )
-        return cls(server_id, key)
+            ) from None
+
+    @classmethod
+    def _checked(cls, server_id: str, signing_key: str) -> Secrets:
+        key = bytes.fromhex(signing_key)
+        if len(key) < _KEY_BYTES:
+            raise ValueError("the signing key is too short")
+        return cls(str(uuid.UUID(server_id)), key)
 
     def derive(self, purpose: str) -> bytes:
         """Return a key of 32 bytes for one purpose."""

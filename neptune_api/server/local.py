@@ -28,20 +28,23 @@ class LocalServer:
     """A server on free ports of 127.0.0.1 that runs from start() to stop(), or inside a `with` block.
 
     `data` is the folder to serve; without one, the server works in a temporary folder that is removed when it stops.
-    A folder that was served before keeps its API token, and its ports if they are free. After stop() it can be started
-    again. Raises StoreError and ServerError when the folder or the ports cannot be used.
+    A folder that was served before keeps its API token, and its ports if they are free. `store` is the URL of a
+    PostgreSQL database to use instead of a folder, `postgresql://user:password@host/database`; it stays. After stop()
+    the server can be started again. Raises StoreError and ServerError when the folder or the ports cannot be used.
     """
 
     def __init__(
         self,
         data: str | PathLike[str] | None = None,
         *,
+        store: str | None = None,
         workspace: str = DEFAULT_WORKSPACE,
         username: str = DEFAULT_USERNAME,
         grpc_port: int = 0,
         http_port: int = 0,
     ) -> None:
         self._data = None if data is None else Path(data)
+        self._store = store
         self._workspace = workspace
         self._username = username
         self._grpc_port = grpc_port
@@ -54,12 +57,13 @@ class LocalServer:
         if self._server is not None:
             raise RuntimeError("the server runs already")
         data = self._data
-        if data is None:
+        if data is None and self._store is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="neptune-api-")
             data = Path(self._temporary.name)
         try:
             self._server = Server(
                 data,
+                store=self._store,
                 workspace=self._workspace,
                 username=self._username,
                 grpc_port=self._grpc_port,

@@ -28,7 +28,7 @@ from neptune_api.server.services.series import SeriesService
 from neptune_api.server.services.storage import StorageService
 from neptune_api.server.services.users import UsersService
 from neptune_api.server.store import schema
-from neptune_api.server.store.database import Database
+from neptune_api.server.store.database import Database, is_url
 from neptune_api.server.store.directory import Directory, ensure_owner
 from neptune_api.server.store.store import Store
 
@@ -75,10 +75,14 @@ class TlsFiles:
 
 
 class Server:
-    """A server over one data folder; made once, started once, stopped once.
+    """A server over one data folder or PostgreSQL database; made once, started once, stopped once.
+
+    `store` is the URL of a database, `postgresql://user:password@host/database`, which may have several servers at the
+    same time; they accept the same tokens. Without it, everything is in the folder `data`, for this server alone.
 
     Ports, workspace and owner that are not given are those the data folder was served with before, so that its API
-    token stays the same text; in a new folder they are any free ports, `local` and `owner`. `host` must be of this
+    token stays the same text; in a new folder they are any free ports, `local` and `owner`. A database remembers no
+    ports, because each of its servers has its own. `host` must be of this
     machine's loopback unless there are `tls` files or `allow_plaintext` is set, because tokens travel with every call.
     `public_host` is the name by which clients reach `host`, when that is another one.
 
@@ -87,8 +91,9 @@ class Server:
 
     def __init__(
         self,
-        data: str | PathLike[str],
+        data: str | PathLike[str] | None,
         *,
+        store: str | None = None,
         host: str = ports.LOOPBACK,
         grpc_port: int = 0,
         http_port: int = 0,
@@ -113,7 +118,7 @@ class Server:
         self._host = host
         self._door: GrpcDoor | None = None
         with ExitStack() as undo:
-            self._database = Database(Path(data))
+            self._database = Database(_location(data, store))
             undo.callback(self._database.close)
             settings = _Settings(self._database)
             self._grpc_socket = undo.enter_context(self._reserve("grpc_port", grpc_port, settings))
@@ -124,16 +129,13 @@ class Server:
             self.workspace: Final = settings.choose("workspace", workspace, DEFAULT_WORKSPACE)
             self.username: Final = settings.choose("username", username, DEFAULT_USERNAME)
             self._owner_id = ensure_owner(directory, self.workspace, self.username).id
-            settings.remember(
-                workspace=self.workspace,
-                username=self.username,
-                grpc_port=str(self._grpc_port),
-                http_port=str(http_port),
-            )
+            settings.remember(workspace=self.workspace, username=self.username)
+            if not self._database.is_shared:
+                settings.remember(grpc_port=str(self._grpc_port), http_port=str(http_port))
             name = public_host or (ports.machine_name() if ports.is_wildcard(host) else host)
             self._identity = Identity(
                 directory,
-                Secrets.load(Path(data)),
+                Secrets.of(self._database),
                 Addresses(
                     http_url=f"{'http' if tls is None else 'https'}://{ports.join(name, http_port)}",
                     grpc_target=f"{'' if tls is None else 'grpcs://'}{ports.join(name, self._grpc_port)}",
@@ -218,8 +220,20 @@ class Server:
             raise ServerError(str(error)) from error
 
 
+def _location(data: str | PathLike[str] | None, store: str | None) -> Path | str:
+    if store is not None:
+        if not is_url(store):
+            raise ServerError(
+                "The store is the URL of a PostgreSQL database: postgresql://user:password@host/database."
+            )
+        return store
+    if data is None:
+        raise ServerError("The server needs a folder for its data, or the URL of a PostgreSQL database for its store.")
+    return Path(data)
+
+
 class _Settings:
-    """What a data folder remembers of how it was served."""
+    """What a data folder, or a database, remembers of how it was served."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

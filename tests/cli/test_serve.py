@@ -176,12 +176,12 @@ def test_folder_of_a_newer_version(serving: Any, process: Any, tmp_path: Path) -
     with serving() as server:
         server.end()
     database = sqlite3.connect(tmp_path / "data" / "store.sqlite3")
-    database.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
+    database.execute("UPDATE alembic_version SET version_num = '0999'")
     database.commit()
     database.close()
     result = process("serve", "--data", "data")
     assert result.code == 2
-    assert_one_sentence(result.err, "999")
+    assert_one_sentence(result.err, "0999")
     assert "newer" in result.err
 
 

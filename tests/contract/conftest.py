@@ -1,8 +1,8 @@
-"""The matrix: one test body, every wire.
+"""The matrix: one test body, every wire and every store.
 
-A test that takes `wire` runs once per wire. `wire.connect()` logs in and returns a connection; `connection.stub(XStub)`
-has the methods of the generated stub, called in one way on all wires: unary methods return the message, response
-streams a list, request streams take any iterable, and errors are those of neptune_api.exceptions.
+A test that takes `wire` runs once per line of MATRIX. `wire.connect()` logs in and returns a connection;
+`connection.stub(XStub)` has the methods of the generated stub, called in one way on all wires: unary methods return the
+message, response streams a list, request streams take any iterable, and errors are those of neptune_api.exceptions.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from neptune_api.options import ChannelOptions
     from neptune_api.v1.projects_service_pb2 import ProjectWithRole
     from neptune_api.v1.roles_pb2 import ProjectRole, WorkspaceRole
+    from tests.postgres import PostgresServer
 
 
 class Connection(ABC):
@@ -188,11 +189,56 @@ async def _open_aio(address: str, token: str, options: ChannelOptions | None) ->
     return neptune_api.aio.channel(address, api_token=token, options=options)
 
 
+MATRIX = (("grpc", "sqlite"), ("grpc-aio", "sqlite"), ("grpc", "postgresql"))
+"""Wires and stores: what a wire does to messages does not depend on the store, so that one wire is enough for each."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once per line of the matrix."""
+    if "wire" in metafunc.fixturenames:
+        names = [wire if store == "sqlite" else f"{wire}-{store}" for wire, store in MATRIX]
+        metafunc.parametrize(("wire", "store"), MATRIX, ids=names, indirect=["wire"])
+
+
+class Servers:
+    """A server per store, started when it is first needed; tests keep apart by projects of their own."""
+
+    def __init__(self, make_postgres: Callable[[], PostgresServer]) -> None:
+        self._make_postgres = make_postgres
+        self._running: dict[str, tuple[LocalServer, grpc.Channel]] = {}
+
+    def get(self, store: str) -> tuple[LocalServer, grpc.Channel]:
+        """Return the server over a store, and a channel to it as its owner."""
+        if store not in self._running:
+            server = LocalServer(store=None if store == "sqlite" else self._make_postgres().create_database()).start()
+            self._running[store] = (server, server.channel())
+        return self._running[store]
+
+    def stop(self) -> None:
+        """Stop those that run."""
+        for server, channel in self._running.values():
+            channel.close()
+            server.stop()
+        self._running.clear()
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[LocalServer]:
-    """One server for the session; tests keep apart by projects of their own."""
-    with LocalServer() as running:
-        yield running
+def _servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    servers = Servers(lambda: request.getfixturevalue("postgres"))
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def store() -> str:
+    """The store under the server; the matrix says which."""
+    return "sqlite"
+
+
+@pytest.fixture
+def server(_servers: Servers, store: str) -> LocalServer:
+    """The server over the store, the same one for the whole session."""
+    return _servers.get(store)[0]
 
 
 @pytest.fixture(scope="session")
@@ -202,7 +248,7 @@ def _loop() -> Iterator[BackgroundLoop]:
     loop.close()
 
 
-@pytest.fixture(params=["grpc", "grpc-aio"])
+@pytest.fixture
 def wire(request: pytest.FixtureRequest, server: LocalServer, _loop: BackgroundLoop) -> Iterator[Wire]:
     """Every wire in turn."""
     opened = Wire(request.param, server, _loop)
@@ -210,10 +256,9 @@ def wire(request: pytest.FixtureRequest, server: LocalServer, _loop: BackgroundL
     opened.close()
 
 
-@pytest.fixture(scope="session")
-def _owner_channel(server: LocalServer) -> Iterator[grpc.Channel]:
-    with server.channel() as channel:
-        yield channel
+@pytest.fixture
+def _owner_channel(_servers: Servers, store: str) -> grpc.Channel:
+    return _servers.get(store)[1]
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def test_forged_access_tokens_are_refused(auth: AuthServiceStub, person: Person,
 
 def test_expired_tokens_are_refused(auth: AuthServiceStub, server: LocalServer, person: Person) -> None:
     running = server._running._identity
-    secrets = Secrets.load(server._running._database._folder)
+    secrets = Secrets.of(server._running._database)
     hasty = Identity(running._directory, secrets, running.addresses, access_seconds=0, refresh_seconds=0)
     expired = hasty.exchange(person.api_token)
     for call, secret in (

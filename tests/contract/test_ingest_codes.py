@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2
 
+from neptune_api.server.store import schema
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.projects_service_pb2 import ProjectUpdate, UpdateProjectRequest
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
@@ -390,9 +392,8 @@ def test_what_the_server_cannot_apply(lab: Lab, server: LocalServer, project: ob
     running = server._running
     lab.apply_one(create())
     with running._database.read() as connection:
-        project_id = connection.exec_driver_sql(
-            "SELECT id FROM projects WHERE name = ?", (lab.project.partition("/")[2],)
-        ).scalar_one()
+        of_name = sa.select(schema.projects.c.id).where(schema.projects.c.name == lab.project.partition("/")[2])
+        project_id = connection.scalars(of_name).one()
     # No client can send this: the door turns broken messages away.
     request_id = running._store.submit(b"\xff\xff", user_id=running._owner_id, project_id=project_id)
     (status,) = lab.settled([request_id])

@@ -17,6 +17,8 @@ from neptune_api.server.store.columns import CorruptChunkError
 from neptune_api.server.store.compaction import compact
 from neptune_api.server.store.creations import Creations
 from neptune_api.server.store.envelopes import Envelope
+from neptune_api.server.store.faults import DatabaseFaultError
+from neptune_api.server.store.leases import NO_PROJECT, LeaseLostError, SharedLeases, SoleOwner
 from neptune_api.server.store.run_store import RunStore
 from neptune_api.server.store.updates import Updates
 from neptune_api.server.store.verdict import Verdict
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from neptune_api.server.store.blocks import BlockDecoder
     from neptune_api.server.store.database import Database
+    from neptune_api.server.store.leases import Leases
     from neptune_api.server.store.oplog import Operation, OperationLog
     from neptune_api.server.store.run_state import RunState
 
@@ -51,7 +54,7 @@ class _StoppedError(Exception):
 
 
 class Applier:
-    """Apply operations in the order of the log, in a thread of its own.
+    """Apply operations in the order of the log, in a thread of its own, as far as its process has the leases.
 
     A batch is one transaction: its changes, the outcomes of its requests and the trimming of the log are on disk
     together or not at all.
@@ -68,12 +71,17 @@ class Applier:
         self._blocks = blocks
         self._damaged: set[int] = set()
         self._seconds = 0.0  # that the last batch took
-        with database.read() as connection:
-            self._runs = RunStore(connection)
+        self._runs = RunStore(database)
+        self._leases: Leases = (
+            SharedLeases(database, forget=self._runs.forget, accepted=self.wake, applied=self._tell)
+            if database.is_shared
+            else SoleOwner()
+        )
 
     def start(self) -> None:
         """Begin to apply what is in the log."""
         self._work.set()
+        self._leases.start()
         self._thread.start()
 
     def wake(self) -> None:
@@ -86,6 +94,7 @@ class Applier:
         self._work.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        self._leases.stop()
 
     def compact(self, until: threading.Event | None = None) -> None:
         """Move the points in tails into chunks, run by run, until there is none left or the event is set."""
@@ -98,6 +107,7 @@ class Applier:
         with self._standing_still:
             try:
                 with self._database.write() as connection:
+                    self._leases.suspend(connection)
                     yield connection
             finally:
                 self._runs.clear()
@@ -125,6 +135,12 @@ class Applier:
                     forgotten = time.monotonic()
             except _StoppedError:
                 return
+            except LeaseLostError:
+                self._work.set()
+            except DatabaseFaultError as fault:
+                _LOG.warning("Applying waits for the database: %s", fault)
+                self._stopping.wait(_RETRY_SECONDS)
+                self._work.set()
             except Exception:  # noqa: BLE001 # nothing may end this thread
                 _LOG.exception("Applying failed; trying again in %s s", _RETRY_SECONDS)
                 self._stopping.wait(_RETRY_SECONDS)
@@ -138,13 +154,14 @@ class Applier:
 
     def _apply_batch(self) -> int:
         with self._standing_still:
-            batch = self._log.pending(_BATCH_OPERATIONS, _BATCH_BYTES)
+            projects = self._leases.claim(self._log.projects())
+            batch = self._log.pending(_BATCH_OPERATIONS, _BATCH_BYTES, projects)
             if not batch:
                 return 0
             try:
                 self._apply(batch)
-            except (sa.exc.OperationalError, _StoppedError):
-                # The database, not an operation, is at fault: nothing is lost, the log is applied later.
+            except (DatabaseFaultError, LeaseLostError, _StoppedError):
+                # Not an operation is at fault: nothing is lost, the log is applied later.
                 self._runs.clear()
                 raise
             except Exception:  # noqa: BLE001 # one of the operations is at fault, whatever it did
@@ -152,14 +169,17 @@ class Applier:
                 self._runs.clear()
                 for operation in batch:
                     self._apply_alone(operation)
+        self._tell()
+        return len(batch)
+
+    def _tell(self) -> None:
         with self._progress:
             self._progress.notify_all()
-        return len(batch)
 
     def _apply_alone(self, operation: Operation) -> None:
         try:
             self._apply([operation])
-        except (sa.exc.OperationalError, _StoppedError):
+        except (DatabaseFaultError, LeaseLostError, _StoppedError):
             self._runs.clear()
             raise
         except Exception:  # noqa: BLE001 # the outcome of the operation tells of it
@@ -167,7 +187,7 @@ class Applier:
             self._runs.clear()
             verdict = Verdict(operation.request_id)
             verdict.refuse(pb.INGEST_CODE_INTERNAL)
-            with self._database.write() as connection:
+            with self._writing([operation]) as connection:
                 self._log.settle(connection, [(operation, verdict.status(), verdict.details())])
 
     def _apply(self, batch: list[Operation]) -> None:
@@ -175,7 +195,7 @@ class Applier:
             work = _Batch(self._runs, connection, self._blocks)
             settled = [work.apply(operation) for operation in self._until_stopped(batch)]
             work.finish()
-        with self._database.write() as connection:
+        with self._writing(batch) as connection:
             self._runs.write(connection)
             work.write(connection)
             self._log.settle(connection, settled)
@@ -184,6 +204,13 @@ class Applier:
         for run in full:
             if not self._stopping.is_set():
                 self._compact(run.id)
+
+    @contextlib.contextmanager
+    def _writing(self, batch: list[Operation]) -> Iterator[sa.Connection]:
+        with self._database.write(serial=False) as connection:
+            self._leases.confirm(connection, {operation.project_id or NO_PROJECT for operation in batch})
+            yield connection
+            self._database.announce(connection, "applied")
 
     def _until_stopped(self, batch: list[Operation]) -> Iterator[Operation]:
         for operation in batch:
@@ -196,7 +223,9 @@ class Applier:
 
     def _compact(self, run_key: int) -> None:
         try:
-            with self._database.write() as connection:
+            with self._database.write(serial=False) as connection:
+                of_run = sa.select(schema.runs.c.project_id).where(schema.runs.c.id == run_key)
+                self._leases.confirm(connection, connection.scalars(of_run).all())
                 compact(connection, run_key, self._runs.chunk_keys)
         except CorruptChunkError:
             # Readers of the damaged series hear of it; the others stay readable from the tails.
@@ -207,8 +236,12 @@ class Applier:
     def _compact_one(self) -> bool:
         """Compact a run that has points in tails; tell whether there was one."""
         with self._standing_still:
+            runs, tails = schema.runs, schema.tails
+            projects = self._leases.claim(sa.select(runs.c.project_id).join_from(tails, runs))
+            query = sa.select(tails.c.run_id).where(tails.c.run_id.not_in(self._damaged)).limit(1)
+            if projects is not None:
+                query = query.join_from(tails, runs).where(runs.c.project_id.in_(projects))
             with self._database.read() as connection:
-                query = sa.select(schema.tails.c.run_id).where(schema.tails.c.run_id.not_in(self._damaged)).limit(1)
                 run_key = connection.scalar(query)
             if run_key is not None:
                 self._compact(run_key)

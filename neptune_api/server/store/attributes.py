@@ -14,7 +14,7 @@ from neptune_api.server.store import steps
 from neptune_api.server.store.lineage import batches, lineages
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, runs, series
-from neptune_api.server.store.series import ATTRIBUTES, AttributeRow, Segment, attribute_rows, fold
+from neptune_api.server.store.series import Segment, attribute_rows, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -119,10 +119,10 @@ def page_of_values(
     inherited = _Inheritance(connection, which)
     for batch in _batches_of_runs(connection, project_id, numbers, 0 if after is None else after.number):
         for cell in _cells(connection, batch, which, inherited, after, limit + 1 - len(cells)):
-            size += cell.size
-            if len(cells) == limit or (cells and size > limits.MAX_VALUES_PAGE_BYTES):
+            if len(cells) == limit or (cells and size + cell.size > limits.MAX_VALUES_PAGE_BYTES):
                 return cells, Place(cells[-1].run.number, cells[-1].name)
             cells.append(cell)
+            size += cell.size
     return cells, None
 
 
@@ -235,11 +235,11 @@ def _own_rows(
     after: Place | None,
     limit: int | None,
 ) -> tuple[dict[int, dict[str, Any]], bool]:
-    """Return rows behind a place, by run and name in order; and whether they fill a page."""
+    """Return rows of `attribute_rows` behind a place, by run and name in order; and whether they fill a page."""
     found: dict[int, dict[str, Any]] = defaultdict(dict)
     if not batch:
         return found, False
-    query = which.narrow(ATTRIBUTES.where(attributes.c.run_id.in_([run.key for run in batch])))
+    query = which.narrow(attribute_rows().where(attributes.c.run_id.in_([run.key for run in batch])))
     if after is not None and batch[0].number == after.number:
         query = query.where(sa.or_(attributes.c.run_id != batch[0].key, attributes.c.name > after.name))
     # Keys and numbers of runs are given out together, so either gives the same order.
@@ -247,10 +247,9 @@ def _own_rows(
     if limit is not None and which.is_exact:
         query = query.limit(limit)
     count = size = 0
-    is_exact = which.is_exact
-    rows = attribute_rows(connection, query)
+    rows = connection.execute(query)
     for row in rows:
-        if not is_exact and not which.passes(row.name):
+        if not which.is_exact and not which.passes(row.name):
             continue
         found[row.run_id][row.name] = row
         count += 1
@@ -261,7 +260,7 @@ def _own_rows(
     return found, False
 
 
-def _size(row: AttributeRow) -> int:
+def _size(row: Any) -> int:
     """Return about how many bytes an attribute has."""
     return 64 + len(row.name) + len(row.text_value or "") + len(row.last_payload or b"")
 
@@ -302,8 +301,8 @@ class _Inheritance:
         if self._which.is_empty:
             return
         for batch in batches(missing):
-            query = self._which.narrow(ATTRIBUTES.where(attributes.c.run_id.in_(batch)))
-            for row in attribute_rows(self._connection, query.where(series.c.first_step.is_not(None))):
+            query = self._which.narrow(attribute_rows().where(attributes.c.run_id.in_(batch)))
+            for row in self._connection.execute(query.where(series.c.first_step.is_not(None))):
                 if self._which.passes(row.name):
                     self._rows[row.run_id][row.name] = row
 

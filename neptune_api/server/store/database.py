@@ -1,129 +1,135 @@
-"""The database under the store: engine, transactions, folder lock, schema version."""
+"""The database under the store: connections that read, transactions that write, faults in one language."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import threading
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
-from sqlalchemy import event
 
-from neptune_api.server.store import schema
+from neptune_api.server.store import versions
+from neptune_api.server.store.faults import StoreError
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
-    from pathlib import Path
+    from contextlib import AbstractContextManager
+    from typing import Protocol
 
-_BUSY_TIMEOUT_MS: Final = 10_000
-_POOL_SIZE: Final = 32
-_CLOSE_SECONDS: Final = 0.7
+    from neptune_api.server.store.faults import DatabaseFaultError
+
+    class Backend(Protocol):
+        """What SQLite and PostgreSQL do differently; see `sqlite.Folder` and `postgresql.Address`."""
+
+        @property
+        def label(self) -> str:
+            """What the database is called in sentences; without a password."""
+
+        @property
+        def engine(self) -> sa.Engine:
+            """The engine, whose connections read one snapshot each."""
+
+        def writing(self, *, serial: bool) -> AbstractContextManager[sa.Connection]:
+            """Give a connection in a transaction."""
+
+        def fault(self, error: sa.exc.DBAPIError, /) -> DatabaseFaultError | None:
+            """Return what an error says of the database; None when the statement is at fault."""
+
+        def reason(self, error: sa.exc.DBAPIError, /) -> str:
+            """Return what the driver says, on one line, without a full stop or a password."""
+
+        def announce(self, connection: sa.Connection, event: Event, /) -> None:
+            """Tell every process that shares the database, when the transaction is committed."""
+
+        def close(self) -> None:
+            """Close every connection, after the transaction at hand."""
 
 
-class StoreError(Exception):
-    """Report in one sentence why a store cannot be opened; the command line prints it and exits with 2."""
+__all__ = ["Database", "StoreError"]
+
+Event = Literal["accepted", "applied"]
+"""What processes that share a database tell one another: operations were accepted, a batch of them was applied."""
+
+URL_SCHEMES: Final = ("postgresql://", "postgres://")
+"""How a database's URL begins."""
 
 
 class Database:
     """An open database: `read()` and `write()` are its only ways in.
 
-    Writers of one process queue up on a lock instead of on SQLite's, which is neither fair nor quick to wake up.
+    Both raise a DatabaseFaultError where the database is at fault.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open, or create, the database in `folder`.
+    def __init__(self, location: Path | str) -> None:
+        """Open, or create, the database in a folder, or at the URL of a PostgreSQL database.
 
-        Raises StoreError when the folder cannot be written, another server has it open, or a newer version made it.
+        Raises StoreError when it cannot be used, another server has the folder open, or a newer version made it.
         """
-        self._folder = folder
-        self._write_lock = threading.Lock()
-        self._lock_file = _lock_folder(folder)
+        self.backend: Final = _backend(location)
+        self._engine = self.backend.engine
         try:
-            self._engine = sa.create_engine(
-                sa.URL.create("sqlite", database=str(folder / "store.sqlite3")),
-                pool_size=_POOL_SIZE,
-                max_overflow=_POOL_SIZE,
-                connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
-            )
-            event.listen(self._engine, "connect", _configure)
-            event.listen(self._engine, "begin", _begin)
-            self._migrate()
-        except BaseException:
-            self._lock_file.close()
+            with self.backend.writing(serial=True) as connection:
+                versions.prepare(connection, self.backend.label)
+        except BaseException as error:
+            self.backend.close()
+            if isinstance(error, sa.exc.DBAPIError):
+                raise StoreError(f"{self.backend.label} cannot be used: {self.backend.reason(error)}.") from error
             raise
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that this process has for itself; None for a shared database."""
+        return getattr(self.backend, "path", None)
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether other processes may write to the database as well."""
+        return self.folder is None
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Give a connection that sees one snapshot of the database."""
-        with self._engine.connect() as connection:
-            yield connection
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise self._translated(error) from error
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """Give a connection in a transaction that is on disk when the block ends, or gone when it raises."""
-        with (
-            self._write_lock,
-            self._engine.connect().execution_options(immediate=True) as connection,
-            connection.begin(),
-        ):
-            yield connection
+    def write(self, *, serial: bool = True) -> Iterator[sa.Connection]:
+        """Give a connection in a transaction that is on disk when the block ends, or gone when it raises.
+
+        Such transactions run one after the other, in all processes together: what one has looked up is still so when it
+        writes. Those that are not `serial` may run at the same time; they must be right whatever the others do.
+        """
+        try:
+            with self.backend.writing(serial=serial) as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise self._translated(error) from error
+
+    def announce(self, connection: sa.Connection, event: Event) -> None:
+        """Tell every process that shares the database of an event, when the transaction is committed."""
+        self.backend.announce(connection, event)
 
     def close(self) -> None:
         """Close every connection and let another server open the folder, after the transaction at hand."""
-        # A writer that is stuck does not keep the process alive: what it does not commit is not acknowledged.
-        acquired = self._write_lock.acquire(timeout=_CLOSE_SECONDS)
-        try:
-            self._engine.dispose()
-            self._lock_file.close()
-        finally:
-            if acquired:
-                self._write_lock.release()
+        self.backend.close()
 
-    def _migrate(self) -> None:
-        try:
-            with self.write() as connection:
-                schema.metadata.create_all(connection)
-                found = connection.scalar(sa.select(schema.meta.c.value).where(schema.meta.c.key == "schema_version"))
-                if found is None:
-                    connection.execute(
-                        schema.meta.insert().values(key="schema_version", value=str(schema.SCHEMA_VERSION))
-                    )
-                elif int(found) > schema.SCHEMA_VERSION:
-                    raise StoreError(
-                        f"The data folder {self._folder} has schema version {found}, this version of neptune-api "
-                        f"knows up to {schema.SCHEMA_VERSION}: use a newer neptune-api."
-                    )
-        except sa.exc.DatabaseError as error:
-            raise StoreError(f"The data folder {self._folder} cannot be used: {error.orig}.") from error
+    def _translated(self, error: sa.exc.DBAPIError) -> Exception:
+        return self.backend.fault(error) or error
 
 
-def _configure(connection: sqlite3.Connection, _record: Any) -> None:
-    # Transactions begin explicitly in `_begin`; the driver's own implicit ones would hide a read's snapshot.
-    connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_TIMEOUT_MS}"):
-        connection.execute(f"PRAGMA {pragma}")
+def is_url(location: object) -> bool:
+    """Tell whether a location is the URL of a database."""
+    return isinstance(location, str) and location.startswith(URL_SCHEMES)
 
 
-def _begin(connection: sa.Connection) -> None:
-    immediate = connection.get_execution_options().get("immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+def _backend(location: Path | str) -> Backend:
+    if isinstance(location, Path):
+        from neptune_api.server.store.sqlite import Folder
 
+        return Folder(location)
+    from neptune_api.server.store.postgresql import Address
 
-def _lock_folder(folder: Path) -> Any:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
-    except OSError as error:
-        raise StoreError(f"The data folder {folder} cannot be written: {error.strerror}.") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise StoreError(
-            f"The data folder {folder} is in use by another server: stop it, or choose another folder."
-        ) from error
-    os.set_inheritable(file.fileno(), False)
-    return file
+    return Address(location)

@@ -483,7 +483,12 @@ def ensure_owner(directory: Directory, workspace_name: str, username: str) -> Us
                 f"A {kind} cannot have the name {name!r}: use 1 to {limits.MAX_USERNAME_BYTES} letters, digits or "
                 "the characters _ - ."
             )
-    user = directory.find_user(username) or directory.create_user(username)
+    user = directory.find_user(username)
+    if user is None:
+        try:
+            user = directory.create_user(username)
+        except UsernameTakenError:  # another server on the same database starts at the same moment
+            return ensure_owner(directory, workspace_name, username)
     workspace_id = directory.ensure_workspace(workspace_name)
     directory.set_workspace_role(workspace_id, user.id, WORKSPACE_ROLE_OWNER)
     return user

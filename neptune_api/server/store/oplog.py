@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from neptune_api.server import limits
+from neptune_api.server.store.leases import NO_PROJECT
 from neptune_api.server.store.schema import operations, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from neptune_api.server.store.database import Database
 
+_PROJECT: Final = sa.func.coalesce(operations.c.project_id, NO_PROJECT)
 # SQLite takes at most 32,766 parameters in a statement.
 _IDS_PER_QUERY: Final = 10_000
 
@@ -102,14 +104,22 @@ class OperationLog:
             raise group.error
         return group.request_ids
 
-    def pending(self, count: int, size: int) -> list[Operation]:
-        """Return the oldest operations not applied yet: at most `count`, about `size` bytes, at least one."""
+    def projects(self) -> sa.Select[int]:
+        """Return the query for the projects of operations not applied yet."""
+        return sa.select(_PROJECT)
+
+    def pending(self, count: int, size: int, projects: Collection[int] | None = None) -> list[Operation]:
+        """Return the oldest operations not applied yet: at most `count`, about `size` bytes, at least one.
+
+        `projects` are those looked at, None is all.
+        """
         found: list[Operation] = []
         with self._database.read() as connection:
             columns = [operations.c[name] for name in Operation.__dataclass_fields__]
-            rows = connection.execution_options(stream_results=True, max_row_buffer=16).execute(
-                sa.select(*columns).order_by(operations.c.sequence).limit(count)
-            )
+            query = sa.select(*columns).order_by(operations.c.sequence).limit(count)
+            if projects is not None:
+                query = query.where(_PROJECT.in_(projects))
+            rows = connection.execution_options(stream_results=True, max_row_buffer=16).execute(query)
             for row in rows:
                 found.append(Operation(*row))
                 size -= len(found[-1].payload)
@@ -149,7 +159,7 @@ class OperationLog:
     def forget(self) -> None:
         """Drop the outcomes of requests older than the retention time."""
         horizon = _now_ms() - limits.REQUEST_STATUS_RETENTION_SECONDS * 1000
-        with self._database.write() as connection:
+        with self._database.write(serial=False) as connection:
             connection.execute(
                 requests.delete().where(requests.c.accepted_ms < horizon, requests.c.status.is_not(None))
             )
@@ -167,7 +177,13 @@ class OperationLog:
         if not groups:
             return
         try:
-            self._write(groups)
+            try:
+                self._write(groups)
+            except sa.exc.IntegrityError:
+                # Another process has accepted one of the idempotency keys just now: this time it is found.
+                for group in groups:
+                    group.request_ids.clear()
+                self._write(groups)
         except BaseException as error:  # noqa: BLE001 # every waiting caller has to hear of it
             for group in groups:
                 group.error = error
@@ -177,7 +193,7 @@ class OperationLog:
     def _write(self, groups: Sequence[_Group]) -> None:
         now = _now_ms()
         keys = {_key(submission) for group in groups for submission in group.submissions} - {None}
-        with self._database.write() as connection:
+        with self._database.write(serial=False) as connection:
             known: dict[str | None, str] = {}
             if keys:
                 query = sa.select(requests.c.idempotency_key, requests.c.request_id)
@@ -205,6 +221,7 @@ class OperationLog:
             if log_rows:
                 connection.execute(operations.insert(), log_rows)
                 connection.execute(requests.insert(), request_rows)
+                self._database.announce(connection, "accepted")
 
 
 def _key(submission: Submission) -> str | None:

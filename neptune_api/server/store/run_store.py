@@ -13,6 +13,7 @@ from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import schema
 from neptune_api.server.store import tails as tails_
 from neptune_api.server.store.columns import PayloadColumns
+from neptune_api.server.store.keys import keys_of
 from neptune_api.server.store.run_loading import RUN_FIELDS, load_run
 from neptune_api.server.store.run_state import SERIES_TYPES, Attribute, PayloadSeries
 from neptune_api.v1.queries_pb2 import AttributeType as T
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from neptune_api.server.store.database import Database
     from neptune_api.server.store.float_table import FloatTable
     from neptune_api.server.store.run_state import RunState, Scalar
 
@@ -41,25 +43,13 @@ _UPDATE_FLOATS: Final = (
 )
 
 
-class Keys:
-    """Hand out integer keys of a table; only the applier inserts into its tables."""
-
-    def __init__(self, table: sa.Table, connection: sa.Connection) -> None:
-        self._next = (connection.scalar(sa.select(sa.func.max(table.c.id))) or 0) + 1
-
-    def __call__(self) -> int:
-        """Return the next key."""
-        self._next += 1
-        return self._next - 1
-
-
 class RunStore:
     """Load run states through a connection, keep the recently used ones, write their changes."""
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self.run_keys = Keys(schema.runs, connection)
-        self._attribute_keys = Keys(schema.attributes, connection)
-        self.chunk_keys = Keys(schema.chunks, connection)
+    def __init__(self, database: Database) -> None:
+        self.run_keys = keys_of(schema.runs, database)
+        self._attribute_keys = keys_of(schema.attributes, database)
+        self.chunk_keys = keys_of(schema.chunks, database)
         self._by_id: OrderedDict[int, RunState] = OrderedDict()
         self._ids: dict[tuple[int, str], int] = {}
         self.changed: dict[int, RunState] = {}
@@ -90,6 +80,12 @@ class RunStore:
     def touch(self, run: RunState) -> None:
         """Note that a run has changes to write."""
         self.changed[run.id] = run
+
+    def forget(self) -> None:
+        """Forget everything, because another process may have written."""
+        self.clear()
+        for keys in (self.run_keys, self._attribute_keys, self.chunk_keys):
+            keys.drop()
 
     def clear(self) -> None:
         """Forget every run, with the changes that are not written."""

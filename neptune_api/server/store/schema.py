@@ -1,14 +1,17 @@
 """Tables of the store, written once for every database.
 
 Times are milliseconds since the epoch, steps are millionths ("micro-steps"), identifiers that users see are UUIDs in
-text; integer keys stay inside the store. NaN is stored as NULL, because SQLite has no NaN.
+text; integer keys stay inside the store. NaN is stored as NULL, because SQLite has no NaN. A change here needs a
+migration in `migrations/versions`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+import sqlalchemy
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -19,18 +22,27 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     SmallInteger,
-    String,
     Table,
-    Text,
     UniqueConstraint,
+    event,
 )
 
-SCHEMA_VERSION: Final = 1
+from neptune_api.server.store.texts import String, Text
+
+VERSION: Final = "0003"
+"""The revision of `migrations/versions` that makes this schema."""
 
 metadata: Final = MetaData()
 
 # SQLite gives a rowid alias, and with it auto-increment, to INTEGER keys only.
 _Key = BigInteger().with_variant(Integer(), "sqlite")
+
+# The revision of the tables, where Alembic keeps it.
+alembic_version: Final = Table(
+    "alembic_version",
+    metadata,
+    Column("version_num", sqlalchemy.String(32), primary_key=True),
+)
 
 meta: Final = Table(
     "meta",
@@ -237,3 +249,23 @@ requests: Final = Table(
     Column("status", LargeBinary),  # serialized neptune_api.v1.RequestStatus; NULL while pending
     Column("details", LargeBinary),  # serialized neptune_api.v1.BulkIngestResultDetail; NULL when nothing was refused
 )
+
+# Which server process applies the operations of a project, when several share a database; see `leases`. Project 0
+# stands for operations without one.
+leases: Final = Table(
+    "leases",
+    metadata,
+    Column("project_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("holder", BigInteger),  # NULL: nobody
+)
+
+# Columns of points are small as they are: compressing them once more costs time and gains little.
+_UNCOMPRESSED: Final = DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
+    "ALTER TABLE %(table)s ALTER COLUMN payload SET STORAGE EXTERNAL"
+)
+for _table in (chunks, tails, operations):
+    event.listen(
+        _table,
+        "after_create",
+        _UNCOMPRESSED.execute_if(dialect="postgresql"),
+    )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Store", "StoreClosedError", "Submission"]
 
 _STOP_SECONDS: Final = 0.7
+_LOOK_SECONDS: Final = 1.0
 
 
 class Store:
@@ -91,8 +92,11 @@ class Store:
                 done = [outcome for outcome in outcomes if outcome is not None and outcome.status is not None]
                 if len(done) == len(request_ids):
                     return done
-                if not condition.wait(end - time.monotonic()) and time.monotonic() >= end:
+                left = end - time.monotonic()
+                if left <= 0:
                     raise TimeoutError(f"{len(request_ids) - len(done)} operations were not applied in {timeout} s.")
+                # Another process may apply them, and the word of that may get lost with a connection.
+                condition.wait(min(left, _LOOK_SECONDS))
 
     def compact(self) -> None:
         """Move every point that is still in a tail into chunks, as the applier does when it has nothing else to do."""
