@@ -75,6 +75,18 @@ def invalid(field: str, description: str) -> StatusError:
     )
 
 
+def too_large(what: str, size: int, limit: int, advice: str) -> StatusError:
+    """Return RESOURCE_EXHAUSTED about a request, or a part of one, of `size` bytes where `limit` are the most."""
+    message = f"{what} has {size:,} bytes, the limit is {limit:,}: {advice}"
+    return StatusError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        message,
+        reason="REQUEST_TOO_LARGE",
+        metadata={"size": str(size), "limit": str(limit)},
+        violations=[("", message)],
+    )
+
+
 def not_found(message: str, reason: str) -> StatusError:
     """Return NOT_FOUND."""
     return StatusError(grpc.StatusCode.NOT_FOUND, message, reason=reason)

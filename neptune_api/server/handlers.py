@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError, Message
 
 from neptune_api.credentials import redact
 from neptune_api.server import limits
-from neptune_api.server.errors import StatusError, unimplemented
+from neptune_api.server.errors import StatusError, too_large, unimplemented
 from neptune_api.server.identity import calling_as
 from neptune_api.server.store.oplog import StoreClosedError
 from neptune_api.v1 import annotations_pb2
@@ -85,12 +85,7 @@ class Handler:
         Raises StatusError: RESOURCE_EXHAUSTED over limits.MAX_REQUEST_BYTES, INVALID_ARGUMENT for malformed bytes.
         """
         if len(data) > limits.MAX_REQUEST_BYTES:
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"The request has {len(data):,} bytes, the limit is {limits.MAX_REQUEST_BYTES:,}: send it in parts.",
-                reason="REQUEST_TOO_LARGE",
-                metadata={"limit": str(limits.MAX_REQUEST_BYTES)},
-            )
+            raise too_large("The request", len(data), limits.MAX_REQUEST_BYTES, "send it in parts.")
         try:
             return self.read(data)
         except DecodeError:

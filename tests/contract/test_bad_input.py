@@ -251,7 +251,12 @@ def test_operation_over_its_limit(connection: Any, identifier: str) -> None:
         big.update.assign[f"padding/{number}"].string = "x" * 1024 * 1024
     with pytest.raises(exceptions.ResourceExhaustedException) as caught:
         connection.stub(IngestServiceStub).Submit(big)
-    assert "16777216" in caught.value.details().replace(",", "")
+    error = caught.value
+    assert f"has {big.ByteSize():,} bytes, the limit is 16,777,216: " in error.details()
+    assert error.error_info is not None
+    assert error.error_info.reason == "REQUEST_TOO_LARGE"
+    assert dict(error.error_info.metadata) == {"size": str(big.ByteSize()), "limit": "16777216"}
+    assert [violation.description for violation in error.violations] == [error.details()]
 
 
 def test_request_over_the_limit(connection: Any) -> None:

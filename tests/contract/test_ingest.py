@@ -74,7 +74,7 @@ def test_an_operation_of_16_mib_and_no_more(lab: Lab) -> None:
     assert operation.ByteSize() == 16 * MIB
     assert lab.apply_one(operation) == {"OK": 15}
     operation.api_key += b"x"
-    with pytest.raises(exceptions.ResourceExhaustedException, match=r"16777217 bytes; the limit is 16777216"):
+    with pytest.raises(exceptions.ResourceExhaustedException, match=r"16,777,217 bytes, the limit is 16,777,216"):
         lab.submit(operation)
 
 
@@ -139,7 +139,7 @@ def test_as_many_statuses_as_the_limit_and_no_more(lab: Lab) -> None:
     ids = [lab.submit(create()), *["unknown"] * 9_998]
     ids.append(lab.submit(create()))
     assert lab.results(ids) == [{"OK": 1}, *UNKNOWN * 9_998, {"RUN_DUPLICATE": 1}]
-    with pytest.raises(exceptions.InvalidArgumentException, match=r"10001 ids; ask for at most 10000"):
+    with pytest.raises(exceptions.InvalidArgumentException, match=r"10,001 ids; ask for at most 10,000"):
         lab.statuses([*ids, "unknown"])
 
 
@@ -263,7 +263,7 @@ def test_a_bad_limit(lab: Lab, limit: int) -> None:
 
 def test_details_of_as_many_requests_as_the_limit_and_no_more(lab: Lab) -> None:
     assert lab.details(*["unknown"] * 1000) == []
-    with pytest.raises(exceptions.InvalidArgumentException, match=r"1001 ids; ask for at most 1000"):
+    with pytest.raises(exceptions.InvalidArgumentException, match=r"1,001 ids; ask for at most 1,000"):
         lab.details(*["unknown"] * 1001)
 
 

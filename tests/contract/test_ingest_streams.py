@@ -91,7 +91,7 @@ def assert_position(error: exceptions.NeptuneApiError, position: int, field: str
 def test_an_operation_over_16_mib_ends_a_stream(lab: Lab) -> None:
     large = lab.placed(update())
     large.api_key = b"x" * (16 * MIB)
-    with pytest.raises(exceptions.ResourceExhaustedException, match=r"Operation 2 of the stream: .* limit is 16777216"):
+    with pytest.raises(exceptions.ResourceExhaustedException, match=r"Operation 2 of the .* limit is 16,777,216"):
         lab.ingest.SubmitStream([*logged(lab, 1), large])
     assert applied(lab) == [0.0]
 

@@ -11,7 +11,7 @@ from google.rpc import code_pb2
 
 from neptune_api.options import IDEMPOTENCY_KEY
 from neptune_api.server import limits
-from neptune_api.server.errors import StatusError, invalid
+from neptune_api.server.errors import StatusError, invalid, too_large
 from neptune_api.server.identity import current_caller
 from neptune_api.server.store.oplog import Submission
 from neptune_api.v1 import ingest_pb2 as pb
@@ -78,7 +78,7 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
     ) -> pb.BulkRequestStatus:
         ids = [item.value for item in request.request_ids.ids]
         if len(ids) > limits.MAX_STATUS_IDS:
-            raise invalid("request_ids", f"has {len(ids)} ids; ask for at most {limits.MAX_STATUS_IDS} at once.")
+            raise invalid("request_ids", f"has {len(ids):,} ids; ask for at most {limits.MAX_STATUS_IDS:,} at once.")
         outcomes = self._outcomes(request.project_identifier, ids)
         return pb.BulkRequestStatus(statuses=[_status(outcome) for outcome in outcomes])
 
@@ -88,10 +88,10 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
         check = request.check
         ids = [item.value for item in check.ids]
         if len(ids) > limits.MAX_DETAIL_IDS:
-            raise invalid("check.ids", f"has {len(ids)} ids; ask for at most {limits.MAX_DETAIL_IDS} at once.")
+            raise invalid("check.ids", f"has {len(ids):,} ids; ask for at most {limits.MAX_DETAIL_IDS:,} at once.")
         limit = check.limit if check.HasField("limit") else limits.MAX_PAGE_SIZE
         if not 1 <= limit <= limits.MAX_PAGE_SIZE:
-            raise invalid("check.limit", f"is {limit}; it has to be 1 to {limits.MAX_PAGE_SIZE}.")
+            raise invalid("check.limit", f"is {limit}; it has to be 1 to {limits.MAX_PAGE_SIZE:,}.")
         position, skipped = _cursor(check.next_cursor, len(ids))
         page = pb.BulkIngestResultDetail()
         outcomes = self._outcomes(request.project_identifier or check.project, ids[position:])
@@ -116,17 +116,14 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
                     error.code,
                     f"Operation {position} of the stream: {error.message}",
                     reason=error.reason,
-                    metadata={"position": str(position)},
+                    metadata={**error.metadata, "position": str(position)},
                     violations=error.violations,
                 ) from error
 
     def _submission(self, operation: Envelope, idempotency_key: str | None) -> Submission:
         size = len(operation.payload)
         if size > limits.MAX_OPERATION_BYTES:
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"The operation has {size} bytes; the limit is {limits.MAX_OPERATION_BYTES}: split it into several.",
-            )
+            raise too_large("The operation", size, limits.MAX_OPERATION_BYTES, "split it into several.")
         if not operation.project:
             raise invalid("project", "is required: workspace/name.")
         if not operation.run_id:

@@ -46,7 +46,7 @@ SENTENCES: Final[dict[int, str]] = {
     pb.INGEST_CODE_RUN_FORK_PARENT_NOT_FOUND: "The parent run does not exist; the run was created without a parent.",
     pb.INGEST_CODE_RUN_INVALID_CREATION_PARAMETERS: "A parameter of the run is unusable; nothing was created.",
     pb.INGEST_CODE_FIELD_PATH_EXCEEDS_SIZE_LIMIT: (
-        f"An attribute path has at most {limits.MAX_ATTRIBUTE_PATH_BYTES} bytes of UTF-8."
+        f"An attribute path has at most {limits.MAX_ATTRIBUTE_PATH_BYTES:,} bytes of UTF-8."
     ),
     pb.INGEST_CODE_FIELD_PATH_EMPTY: "An attribute path is not empty.",
     pb.INGEST_CODE_FIELD_PATH_INVALID: "An attribute path has no NUL character.",
@@ -64,15 +64,15 @@ SENTENCES: Final[dict[int, str]] = {
     pb.INGEST_CODE_SERIES_STEP_NOT_AFTER_FORK_POINT: "A fork logs at steps after its fork point.",
     pb.INGEST_CODE_SERIES_TIMESTAMP_DECREASING: "Timestamps of a series do not decrease.",
     pb.INGEST_CODE_DATETIME_VALUE_OUT_OF_RANGE: "Datetimes and times of points lie from 1900-01-01 to 2299-12-31.",
-    pb.INGEST_CODE_STRING_VALUE_EXCEEDS_SIZE_LIMIT: f"A string has at most {limits.MAX_STRING_BYTES} bytes of UTF-8.",
+    pb.INGEST_CODE_STRING_VALUE_EXCEEDS_SIZE_LIMIT: f"A string has at most {limits.MAX_STRING_BYTES:,} bytes of UTF-8.",
     pb.INGEST_CODE_STRING_SET_EXCEEDS_SIZE_LIMIT: (
-        f"The members of a string set have at most {limits.MAX_STRING_SET_BYTES} bytes of UTF-8 together."
+        f"The members of a string set have at most {limits.MAX_STRING_SET_BYTES:,} bytes of UTF-8 together."
     ),
     pb.INGEST_CODE_FILE_REF_EXCEEDS_SIZE_LIMIT: (
-        f"Path and MIME type of a file have at most {limits.MAX_FILE_REF_BYTES} bytes of UTF-8 together."
+        f"Path and MIME type of a file have at most {limits.MAX_FILE_REF_BYTES:,} bytes of UTF-8 together."
     ),
-    pb.INGEST_CODE_SERIES_STEP_TOO_LARGE: f"A step is less than {limits.MAX_WHOLE_STEP}.",
-    pb.INGEST_CODE_SERIES_STEP_INVALID: f"The micro part of a step is less than {limits.MICROS_PER_STEP}.",
+    pb.INGEST_CODE_SERIES_STEP_TOO_LARGE: f"A step is less than {limits.MAX_WHOLE_STEP:,}.",
+    pb.INGEST_CODE_SERIES_STEP_INVALID: f"The micro part of a step is less than {limits.MICROS_PER_STEP:,}.",
     pb.INGEST_CODE_SERIES_PREVIEW_STEP_NOT_AFTER_LAST_COMMITTED_STEP: (
         "A preview comes after the last committed step of its series."
     ),
