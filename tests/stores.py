@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -19,7 +20,6 @@ from tests.operations import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
@@ -63,10 +63,10 @@ class Content:
 class Bench:
     """A started store with the project `local/lab`, whose owner writes."""
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        """Open the store; one that is not `durable` does not wait for the disk."""
-        self.database = Database(folder)
-        if not durable:
+    def __init__(self, location: Path | str, *, durable: bool = True) -> None:
+        """Open the store in a folder or at a URL; a folder that is not `durable` does not wait for the disk."""
+        self.database = Database(location)
+        if not durable and isinstance(location, Path):
             engine = self.database._engine
             sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
             engine.dispose()
