@@ -555,7 +555,11 @@ def main() -> int:
     options = parser.parse_args()
     if options.epochs < 1:
         parser.error("--epochs must be at least 1")
-    quickstart(options.epochs, options.output)
+    try:
+        quickstart(options.epochs, options.output)
+    except KeyboardInterrupt:
+        print("\nstopped; nothing is left behind", file=sys.stderr)
+        return 130
     return 0
 
 

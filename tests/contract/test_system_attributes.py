@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,6 +88,18 @@ def test_types(lab: Lab) -> None:
     expected |= {path: "int" for path in types if path.startswith("sys/diagnostics/attributes/")}
     expected["sys/forking/depth"] = "int"
     assert {path: type_ for path, type_ in types.items() if type_ != "string"} == expected
+
+
+def test_the_guide_lists_them_all(lab: Lab) -> None:
+    operation = create("fork", parent="run", at=1, experiment="e")
+    operation.create.tracker = "my-logger 1.0"
+    lab.apply(create(), operation, assign({"sys/description": "x"}, run="fork"))
+    found = {path for path in lab.values("fork") if not path.endswith("_count")}
+    guide = (Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8")
+    _, _, section = guide.partition("### What the server says of a run")
+    rows = [line for line in section.partition("\n#")[0].splitlines() if line.startswith("| `")]
+    listed = {path for row in rows for path in re.findall(r"`(sys/.*?)`", row.split("|")[1])}
+    assert listed == found | {"sys/diagnostics/attributes/*_count"}
 
 
 def test_a_run_without_an_experiment_says_nothing_of_one(lab: Lab) -> None:
