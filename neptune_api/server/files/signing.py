@@ -1,0 +1,94 @@
+"""Signed URLs: who holds one may do one thing with one file until it expires.
+
+The query parameters have the names of Amazon's presigned URLs, because clients know those. What is signed is what the
+parameters and the path mean, not how they are spelled, so a URL survives having them re-ordered or encoded anew.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import time
+import urllib.parse
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_SECONDS: Final = 3600
+MAX_SECONDS: Final = 7 * 24 * 3600
+
+_DATE: Final = "X-Amz-Date"
+_EXPIRES: Final = "X-Amz-Expires"
+_SIGNATURE: Final = "X-Amz-Signature"
+_DATE_FORMAT: Final = "%Y%m%dT%H%M%SZ"
+_DATE_TEXT: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_SECONDS_TEXT: Final = re.compile(r"[0-9]{1,6}")
+# Parameters of a URL that somebody has lengthened are not worth reading.
+_MAX_PARAMETERS: Final = 16
+
+
+class ForgedError(Exception):
+    """Report that a URL is not signed, or signed for something else."""
+
+
+class ExpiredError(Exception):
+    """Report that a URL is no longer valid, or says nothing readable about how long it is."""
+
+
+class Signer:
+    """Sign URLs and check them.
+
+    `key` is a secret of 32 bytes or more; URLs are valid for `seconds`.
+    """
+
+    def __init__(
+        self, key: bytes, *, seconds: int = DEFAULT_SECONDS, clock: Callable[[], float] = time.time
+    ) -> None:
+        if not 0 < seconds <= MAX_SECONDS:
+            raise ValueError(f"URLs are valid for 1 to {MAX_SECONDS:,} seconds, not {seconds:,}")
+        self._key = key
+        self._seconds = str(seconds)
+        self._clock = clock
+
+    def sign(self, method: str, project: str, path: str) -> str:
+        """Return the query of a URL that permits `method` on a file of a project."""
+        date = datetime.fromtimestamp(self._clock(), timezone.utc).strftime(_DATE_FORMAT)
+        signature = self._signature(method, project, path, date, self._seconds)
+        return urllib.parse.urlencode({_DATE: date, _EXPIRES: self._seconds, _SIGNATURE: signature})
+
+    def check(self, method: str, project: str, path: str, query: str) -> None:
+        """Check the query of a URL. Raises ExpiredError, also for an unreadable time, and ForgedError.
+
+        The time is looked at first: it tells a client with an old URL to ask for a new one, and a forger nothing.
+        """
+        try:
+            pairs = urllib.parse.parse_qsl(
+                query, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
+            )
+        except ValueError:
+            raise ForgedError from None
+        found = dict(pairs)
+        if len(found) != len(pairs) or found.keys() != {_DATE, _EXPIRES, _SIGNATURE}:
+            raise ForgedError
+        if self._expiry(found[_DATE], found[_EXPIRES]) <= self._clock():
+            raise ExpiredError
+        expected = self._signature(method, project, path, found[_DATE], found[_EXPIRES])
+        if not hmac.compare_digest(found[_SIGNATURE].encode(), expected.encode()):
+            raise ForgedError
+
+    def _signature(self, *meaning: str) -> str:
+        # JSON, because no two lists have the same text.
+        return hmac.digest(self._key, json.dumps(meaning).encode(), "sha256").hex()
+
+    @staticmethod
+    def _expiry(date: str, seconds: str) -> float:
+        if not _DATE_TEXT.fullmatch(date) or not _SECONDS_TEXT.fullmatch(seconds) or int(seconds) > MAX_SECONDS:
+            raise ExpiredError
+        try:
+            signed = datetime.strptime(date, _DATE_FORMAT).replace(tzinfo=timezone.utc)
+        except ValueError:
+            raise ExpiredError from None
+        return signed.timestamp() + int(seconds)
