@@ -48,6 +48,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--workspace", metavar="NAME", help="default: the folder's last one, else local")
     parser.add_argument("--username", metavar="NAME", help="owner of the workspace; default: the last one, else owner")
     parser.add_argument("--public-host", metavar="NAME", help="name by which clients reach --host; default: --host")
+    parser.add_argument(
+        "--public-url", metavar="URL", help="address of the HTTP API to clients, when a proxy stands in front of it"
+    )
+    parser.add_argument(
+        "--files",
+        metavar="PLACE",
+        help="where contents of files are kept: a folder, s3://bucket/prefix, gs://..., az://... with options behind ?, "
+        "or data for --data; default: the last place, else data. Stores need the objects extra",
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain; turns TLS on")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its private key")
     parser.add_argument(

@@ -64,6 +64,8 @@ def _serve(arguments: argparse.Namespace, signals: _EndingSignals) -> bool:
         workspace=arguments.workspace,
         username=arguments.username,
         public_host=arguments.public_host,
+        public_url=arguments.public_url,
+        files=arguments.files,
         tls=_tls_files(arguments),
         allow_plaintext=arguments.allow_plaintext,
     )

@@ -29,8 +29,9 @@ class LocalServer:
 
     `data` is the folder to serve; without one, the server works in a temporary folder that is removed when it stops.
     A folder that was served before keeps its API token, and its ports if they are free. `store` is the URL of a
-    PostgreSQL database to use instead of a folder, `postgresql://user:password@host/database`; it stays. After stop()
-    the server can be started again. Raises StoreError and ServerError when the folder or the ports cannot be used.
+    PostgreSQL database to use instead of a folder, `postgresql://user:password@host/database`; it stays. `files` is
+    another place for contents of files, as Server takes it; a database needs one to have any. After stop() the server
+    can be started again. Raises StoreError and ServerError when the folder or the ports cannot be used.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class LocalServer:
         data: str | PathLike[str] | None = None,
         *,
         store: str | None = None,
+        files: str | None = None,
         workspace: str = DEFAULT_WORKSPACE,
         username: str = DEFAULT_USERNAME,
         grpc_port: int = 0,
@@ -45,6 +47,7 @@ class LocalServer:
     ) -> None:
         self._data = None if data is None else Path(data)
         self._store = store
+        self._files = files
         self._workspace = workspace
         self._username = username
         self._grpc_port = grpc_port
@@ -64,6 +67,7 @@ class LocalServer:
             self._server = Server(
                 data,
                 store=self._store,
+                files=self._files,
                 workspace=self._workspace,
                 username=self._username,
                 grpc_port=self._grpc_port,

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from neptune_api.server import ports
 from neptune_api.server.access import Access
+from neptune_api.server.files.storage import FolderStorage, StorageError
 from neptune_api.server.grpc_door import GrpcDoor
 from neptune_api.server.handlers import collect_handlers
 from neptune_api.server.identity import Addresses, Identity, Secrets
@@ -39,8 +40,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from neptune_api.server.files.storage import FileStorage
+
 DEFAULT_WORKSPACE: Final = "local"
 DEFAULT_USERNAME: Final = "owner"
+DATA_FILES: Final = "data"
+"""Says of files that they are kept in the data folder."""
 
 GRACE_SECONDS: Final = 0.3
 """How long calls under way may go on when the server stops; what else stopping takes stays below 2 s with it."""
@@ -82,9 +87,13 @@ class Server:
 
     Ports, workspace and owner that are not given are those the data folder was served with before, so that its API
     token stays the same text; in a new folder they are any free ports, `local` and `owner`. A database remembers no
-    ports, because each of its servers has its own. `host` must be of this
-    machine's loopback unless there are `tls` files or `allow_plaintext` is set, because tokens travel with every call.
-    `public_host` is the name by which clients reach `host`, when that is another one.
+    ports, because each of its servers has its own. `host` must be of this machine's loopback unless there are `tls`
+    files or `allow_plaintext` is set, because tokens travel with every call. `public_host` is the name by which clients
+    reach `host`, when that is another one; `public_url` is the whole base address of the HTTP API as they see it, when
+    something in front of the server changes more than the name.
+
+    `files` tells where contents of files are kept: the URL of an object store, a folder, or `data` for the folder
+    `data`; by default where they were, or in `data`. The servers of one database need a place that all of them see.
 
     Raises StoreError and ServerError when the folder, the ports or the files cannot be used.
     """
@@ -100,6 +109,8 @@ class Server:
         workspace: str | None = None,
         username: str | None = None,
         public_host: str | None = None,
+        public_url: str | None = None,
+        files: str | None = None,
         tls: TlsFiles | None = None,
         allow_plaintext: bool = False,
     ) -> None:
@@ -110,6 +121,8 @@ class Server:
             )
         if grpc_port and grpc_port == http_port:
             raise ServerError(f"gRPC and HTTP cannot share port {grpc_port}: choose two, or 0 for any free one.")
+        if public_url is not None and not public_url.startswith(("http://", "https://")):
+            raise ServerError("The public URL must begin with http:// or https://.")
         self.notes: Final[list[str]] = []
         """Sentences for the user about what is not as it was the last time."""
         self._stop_lock = threading.Lock()
@@ -133,17 +146,25 @@ class Server:
             if not self._database.is_shared:
                 settings.remember(grpc_port=str(self._grpc_port), http_port=str(http_port))
             name = public_host or (ports.machine_name() if ports.is_wildcard(host) else host)
+            secrets = Secrets.of(self._database)
             self._identity = Identity(
                 directory,
-                Secrets.of(self._database),
+                secrets,
                 Addresses(
-                    http_url=f"{'http' if tls is None else 'https'}://{ports.join(name, http_port)}",
+                    http_url=(
+                        f"{'http' if tls is None else 'https'}://{ports.join(name, http_port)}"
+                        if public_url is None
+                        else public_url.rstrip("/")
+                    ),
                     grpc_target=f"{'' if tls is None else 'grpcs://'}{ports.join(name, self._grpc_port)}",
                 ),
             )
+            self._files = self._open_files(data, files, settings, directory, secrets)
+            if self._files is not None:
+                undo.callback(self._files.close)
             self._store = Store(self._database)
             services: list[str] = []
-            servicers = _servicers(directory, self._identity, Access(directory), self._store, services)
+            servicers = _servicers(directory, self._identity, Access(directory), self._store, self._files, services)
             self._handlers = collect_handlers(servicers, self._identity.authenticate)
             services += sorted({handler.method.containing_service.full_name for handler in self._handlers.values()})
             undo.pop_all()
@@ -186,6 +207,8 @@ class Server:
             self._stopped = True
             finished = self._door is None or self._door.stop(grace)
             self._store.close()
+            if self._files is not None:
+                self._files.close()
             self._grpc_socket.close()
             self._http_socket.close()
             self._database.close()
@@ -218,6 +241,42 @@ class Server:
                 return reserved
         except ports.PortError as error:
             raise ServerError(str(error)) from error
+
+    def _open_files(
+        self,
+        data: str | PathLike[str] | None,
+        files: str | None,
+        settings: _Settings,
+        directory: Directory,
+        secrets: Secrets,
+    ) -> FileStorage | None:
+        before = settings.get("files")
+        chosen = settings.choose("files", files, DATA_FILES)
+        if chosen == DATA_FILES and data is None:
+            if files is not None:
+                raise ServerError("Files cannot be kept in the data folder when there is none: name another place.")
+            return None
+        try:
+            storage: FileStorage
+            if "://" not in chosen:
+                # Remembered, so it has to mean the same in another working folder.
+                chosen = chosen if chosen == DATA_FILES else str(Path(chosen).absolute())
+                storage = FolderStorage(
+                    Path(data, "files") if chosen == DATA_FILES and data is not None else Path(chosen),
+                    secrets.derive("file-url"),
+                    base_url=self._identity.addresses.http_url,
+                    knows=directory.has_project,
+                )
+            else:
+                from neptune_api.server.files.object_store import ObjectStorage
+
+                storage = ObjectStorage(chosen)
+        except StorageError as error:
+            raise ServerError(str(error)) from error
+        if before not in {None, chosen}:
+            self.notes.append(f"Files were kept in {before} before and stay there; the server uses {chosen} now.")
+        settings.remember(files=chosen)
+        return storage
 
 
 def _location(data: str | PathLike[str] | None, store: str | None) -> Path | str:
@@ -256,7 +315,12 @@ class _Settings:
 
 
 def _servicers(
-    directory: Directory, identity: Identity, access: Access, store: Store, services: list[str]
+    directory: Directory,
+    identity: Identity,
+    access: Access,
+    store: Store,
+    files: FileStorage | None,
+    services: list[str],
 ) -> list[object]:
     return [
         AttributesService(store=store, access=access),
@@ -264,9 +328,9 @@ def _servicers(
         ConfigService(identity=identity, services=services),
         IngestService(store=store, access=access),
         LeaderboardService(),
-        ProjectsService(directory=directory, access=access, exclusive=store.exclusive),
+        ProjectsService(directory=directory, access=access, exclusive=store.exclusive, storage=files),
         RunsService(store=store, access=access),
         SeriesService(store=store, access=access),
-        StorageService(),
+        StorageService(storage=files, access=access),
         UsersService(directory=directory, identity=identity, access=access),
     ]

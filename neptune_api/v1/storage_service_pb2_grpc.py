@@ -34,8 +34,12 @@ class StorageServiceServicer(object):
 
     def CreateSignedUrls(self, request, context):
         """Signs URLs, one per file, in the order asked for. A file need not exist. Needs viewer to read, member to write.
+        URLs of the server's own store are valid for an hour: PUT stores the body as the whole file and answers with its
+        ETag, GET returns it or a range of it, 404 says that there is none, 400 that the URL has expired.
 
-        Errors: INVALID_ARGUMENT for an empty path or more than 1,000 files; NOT_FOUND for a project; PERMISSION_DENIED.
+        Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED, also
+        for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an object
+        store does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -44,7 +48,8 @@ class StorageServiceServicer(object):
     def CompleteMultipartUpload(self, request, context):
         """Puts the parts of an upload together. Needs member.
 
-        Errors: INVALID_ARGUMENT for missing or unknown parts; NOT_FOUND for an unknown upload.
+        Errors: INVALID_ARGUMENT for missing parts; NOT_FOUND for an unknown upload; PERMISSION_DENIED, also for a project
+        that does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,13 +36,18 @@ class StorageServiceStub:
     def __new__(cls, channel: _aio.Channel) -> StorageServiceAsyncStub: ...
     CreateSignedUrls: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.CreateSignedUrlsRequest, _storage_service_pb2.CreateSignedUrlsResponse]
     """Signs URLs, one per file, in the order asked for. A file need not exist. Needs viewer to read, member to write.
+    URLs of the server's own store are valid for an hour: PUT stores the body as the whole file and answers with its
+    ETag, GET returns it or a range of it, 404 says that there is none, 400 that the URL has expired.
 
-    Errors: INVALID_ARGUMENT for an empty path or more than 1,000 files; NOT_FOUND for a project; PERMISSION_DENIED.
+    Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED, also
+    for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an object
+    store does not answer.
     """
     CompleteMultipartUpload: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.CompleteMultipartUploadRequest, _storage_service_pb2.CompleteMultipartUploadResponse]
     """Puts the parts of an upload together. Needs member.
 
-    Errors: INVALID_ARGUMENT for missing or unknown parts; NOT_FOUND for an unknown upload.
+    Errors: INVALID_ARGUMENT for missing parts; NOT_FOUND for an unknown upload; PERMISSION_DENIED, also for a project
+    that does not exist.
     """
 
 @_typing.type_check_only
@@ -52,13 +57,18 @@ class StorageServiceAsyncStub(StorageServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSignedUrls: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.CreateSignedUrlsRequest, _storage_service_pb2.CreateSignedUrlsResponse]  # type: ignore[assignment]
     """Signs URLs, one per file, in the order asked for. A file need not exist. Needs viewer to read, member to write.
+    URLs of the server's own store are valid for an hour: PUT stores the body as the whole file and answers with its
+    ETag, GET returns it or a range of it, 404 says that there is none, 400 that the URL has expired.
 
-    Errors: INVALID_ARGUMENT for an empty path or more than 1,000 files; NOT_FOUND for a project; PERMISSION_DENIED.
+    Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED, also
+    for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an object
+    store does not answer.
     """
     CompleteMultipartUpload: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.CompleteMultipartUploadRequest, _storage_service_pb2.CompleteMultipartUploadResponse]  # type: ignore[assignment]
     """Puts the parts of an upload together. Needs member.
 
-    Errors: INVALID_ARGUMENT for missing or unknown parts; NOT_FOUND for an unknown upload.
+    Errors: INVALID_ARGUMENT for missing parts; NOT_FOUND for an unknown upload; PERMISSION_DENIED, also for a project
+    that does not exist.
     """
 
 class StorageServiceServicer:
@@ -70,8 +80,12 @@ class StorageServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.CreateSignedUrlsResponse, _abc.Awaitable[_storage_service_pb2.CreateSignedUrlsResponse]]:
         """Signs URLs, one per file, in the order asked for. A file need not exist. Needs viewer to read, member to write.
+        URLs of the server's own store are valid for an hour: PUT stores the body as the whole file and answers with its
+        ETag, GET returns it or a range of it, 404 says that there is none, 400 that the URL has expired.
 
-        Errors: INVALID_ARGUMENT for an empty path or more than 1,000 files; NOT_FOUND for a project; PERMISSION_DENIED.
+        Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED, also
+        for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an object
+        store does not answer.
         """
 
     def CompleteMultipartUpload(
@@ -81,7 +95,8 @@ class StorageServiceServicer:
     ) -> _typing.Union[_storage_service_pb2.CompleteMultipartUploadResponse, _abc.Awaitable[_storage_service_pb2.CompleteMultipartUploadResponse]]:
         """Puts the parts of an upload together. Needs member.
 
-        Errors: INVALID_ARGUMENT for missing or unknown parts; NOT_FOUND for an unknown upload.
+        Errors: INVALID_ARGUMENT for missing parts; NOT_FOUND for an unknown upload; PERMISSION_DENIED, also for a project
+        that does not exist.
         """
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -63,7 +63,7 @@ class Folder:
 
     def clean(self) -> None:
         """Make the folder where it is missing, and remove what dead processes left half done. Raises OSError."""
-        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(self._incoming)
         for left in self._incoming.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if left.is_dir():
@@ -203,11 +203,11 @@ def _read_note(descriptor: int, total: int, path: str) -> FileNote:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and its parents so that they are there after a crash, too."""
+    """Make a folder and its parents, for the owner only, so that they are there after a crash, too."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for made in missing:
-        _sync(made.parent)
+    for parent in reversed(missing):
+        parent.mkdir(mode=0o700, exist_ok=True)
+        _sync(parent.parent)
 
 
 def _sync(folder: Path) -> None:

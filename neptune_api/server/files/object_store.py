@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import urllib.parse
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from neptune_api.server.files.paths import object_key
 from neptune_api.server.files.signing import DEFAULT_SECONDS
@@ -48,12 +48,14 @@ class ObjectStorage:
     def __init__(self, url: str, *, url_seconds: int = DEFAULT_SECONDS) -> None:
         try:
             import obstore
+            import obstore.exceptions
+            import obstore.store
         except ModuleNotFoundError as error:
             raise StorageError(
                 'Files in an object store need the package obstore, which is not installed: pip install "neptune-api'
                 '[objects]"'
             ) from error
-        self._obstore: Final = obstore
+        self._obstore: Any = obstore
         self._lifetime = timedelta(seconds=url_seconds)
         parts = urllib.parse.urlsplit(url)
         self._name: Final = f"{parts.scheme}://{parts.netloc}{parts.path}"
@@ -63,9 +65,10 @@ class ObjectStorage:
                 "az://container/prefix."
             )
         self.provider: Final = _PROVIDERS[parts.scheme]
+        # Any: which options there are depends on the scheme, which the types of the library cannot know.
+        open_store: Any = obstore.store.from_url
         try:
-            # Any: which options there are depends on the scheme, so the types of the library cannot know them.
-            store: Any = obstore.store.from_url(
+            self._store = open_store(
                 self._name,
                 config=_options(parts.query),
                 client_options=_client_options(parts.query),
@@ -73,7 +76,6 @@ class ObjectStorage:
             )
         except obstore.exceptions.BaseError as error:
             raise StorageError(f"The object store {self._name} cannot be used: {_reason(error)}.") from error
-        self._store = store
         # What has no credentials cannot sign, and whoever starts the server should be the one to read of it.
         self.sign("GET", [("probe", "probe")])
 
@@ -81,7 +83,7 @@ class ObjectStorage:
         """Return for each (project, path) a URL that permits GET or PUT. Raises StorageError."""
         keys = [object_key(project, path) for project, path in files]
         try:
-            return list(self._obstore.sign(self._store, cast("Any", method), keys, self._lifetime))
+            return list(self._obstore.sign(self._store, method, keys, self._lifetime))
         except self._obstore.exceptions.BaseError as error:
             raise StorageError(f"The object store {self._name} cannot sign URLs: {_reason(error)}.") from error
 

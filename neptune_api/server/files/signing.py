@@ -44,9 +44,7 @@ class Signer:
     `key` is a secret of 32 bytes or more; URLs are valid for `seconds`.
     """
 
-    def __init__(
-        self, key: bytes, *, seconds: int = DEFAULT_SECONDS, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, key: bytes, *, seconds: int = DEFAULT_SECONDS, clock: Callable[[], float] = time.time) -> None:
         if not 0 < seconds <= MAX_SECONDS:
             raise ValueError(f"URLs are valid for 1 to {MAX_SECONDS:,} seconds, not {seconds:,}")
         self._key = key

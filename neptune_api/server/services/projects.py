@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from neptune_api.server import limits
 from neptune_api.server.access import project_missing, require_role
 from neptune_api.server.errors import already_exists, failed_precondition, not_found
+from neptune_api.server.files.storage import StorageError
 from neptune_api.server.identity import current_caller
 from neptune_api.server.services.timestamps import timestamp_of
 from neptune_api.server.store.directory import PROJECT_VERSION, SORT_FIELDS
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from neptune_api.server.access import Access
     from neptune_api.server.errors import StatusError
+    from neptune_api.server.files.storage import FileStorage
     from neptune_api.server.store.directory import Directory
     from neptune_api.server.store.records import MemberRecord, ProjectOverview, ProjectRecord, UserRecord
     from neptune_api.v1.projects_service_pb2 import (
@@ -71,6 +74,7 @@ _RELATIONS: Final[Mapping[str, tuple[ProjectRole.ValueType, ...]]] = {
     "member": (PROJECT_ROLE_MEMBER,),
     "viewer": (PROJECT_ROLE_VIEWER,),
 }
+_LOGGER: Final = logging.getLogger("neptune_api.server.files")
 _DIRECTIONS: Final = {"ascending": False, "descending": True}
 
 
@@ -83,11 +87,13 @@ class ProjectsService(ProjectsServiceServicer):
         directory: Directory,
         access: Access,
         exclusive: Callable[[], AbstractContextManager[sa.Connection]],
+        storage: FileStorage | None,
     ) -> None:
         """Take in `exclusive` what gives a write connection while no operation is being applied."""
         self._directory = directory
         self._access = access
         self._exclusive = exclusive
+        self._storage = storage
 
     def CreateProject(self, request: CreateProjectRequest, context: grpc.ServicerContext) -> ProjectWithRole:
         """Create a project with the caller as its manager."""
@@ -198,11 +204,17 @@ class ProjectsService(ProjectsServiceServicer):
         return self._details(project.id, request.project_identifier)
 
     def DeleteProject(self, request: DeleteProjectRequest, context: grpc.ServicerContext) -> DeleteProjectResponse:
-        """Delete a project with all its runs."""
+        """Delete a project with all its runs and files."""
         project = self._access.project(request.project_identifier, PROJECT_ROLE_MANAGER)
         with self._exclusive() as connection:
             if not self._directory.delete_project(connection, project.id):
                 raise project_missing(request.project_identifier)
+        try:
+            if self._storage is not None:
+                self._storage.delete_project(project.uuid)
+        except StorageError as error:
+            # Nobody can reach the files any more; whoever runs the server can remove them.
+            _LOGGER.error("%s", error)  # noqa: TRY400 # the sentence says it; the trace is the library's
         return DeleteProjectResponse()
 
     def ListProjectMembers(

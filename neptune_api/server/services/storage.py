@@ -2,28 +2,133 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
-from neptune_api.server.errors import unimplemented
-from neptune_api.v1 import storage_service_pb2_grpc
+import grpc
+
+from neptune_api.server import limits
+from neptune_api.server.errors import StatusError, not_found
+from neptune_api.server.files.storage import StorageError
+from neptune_api.server.validation import Checks, shown
+from neptune_api.v1.roles_pb2 import PROJECT_ROLE_MEMBER, PROJECT_ROLE_VIEWER
+from neptune_api.v1.storage_service_pb2 import (
+    FILE_PERMISSION_READ,
+    FILE_PERMISSION_WRITE,
+    CreateSignedUrlsResponse,
+    FilePermission,
+    SignedFile,
+)
+from neptune_api.v1.storage_service_pb2_grpc import StorageServiceServicer
 
 if TYPE_CHECKING:
-    import grpc
+    from collections.abc import Mapping
 
-    from neptune_api.v1 import storage_service_pb2 as pb
+    from neptune_api.server.access import Access
+    from neptune_api.server.files.storage import FileStorage
+    from neptune_api.v1.storage_service_pb2 import (
+        CompleteMultipartUploadRequest,
+        CompleteMultipartUploadResponse,
+        CreateSignedUrlsRequest,
+    )
 
-_FILES_MISSING: Final = "File objects are not stored yet: only the references to them are, as attributes."
+_METHODS: Final[Mapping[FilePermission.ValueType, str]] = {FILE_PERMISSION_READ: "GET", FILE_PERMISSION_WRITE: "PUT"}
+
+_RETRY_SECONDS: Final = 5.0
+_LOGGER: Final = logging.getLogger("neptune_api.server.files")
 
 
-class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
-    """Sign URLs of file objects."""
+class StorageService(StorageServiceServicer):
+    """Signs URLs of files."""
+
+    def __init__(self, *, storage: FileStorage | None, access: Access) -> None:
+        """Take where files are kept; None when this server has no place for them."""
+        self._storage = storage
+        self._access = access
 
     def CreateSignedUrls(
-        self, request: pb.CreateSignedUrlsRequest, context: grpc.ServicerContext
-    ) -> pb.CreateSignedUrlsResponse:
-        raise unimplemented(_FILES_MISSING)
+        self, request: CreateSignedUrlsRequest, context: grpc.ServicerContext
+    ) -> CreateSignedUrlsResponse:
+        """Sign one URL per file, in the order asked for."""
+        with Checks() as check:
+            check.at_most("files", len(request.files), limits.MAX_FILES_TO_SIGN)
+        with Checks() as check:
+            for index, file in enumerate(request.files):
+                prefix = f"files[{index}]."
+                _check_path(check, f"{prefix}path", file.path)
+                check.required(f"{prefix}project_identifier", file.project_identifier)
+                check.known(f"{prefix}permission", file.permission, FilePermission, required=True)
+        projects: dict[tuple[str, FilePermission.ValueType], str] = {}
+        for index, file in enumerate(request.files):
+            key = (file.project_identifier, file.permission)
+            if key not in projects:
+                projects[key] = self._project(*key, field=f"files[{index}].project_identifier")
+        if self._storage is None:
+            raise _unavailable("This server has no place for files: start it with --files.")
+        urls: dict[int, str] = {}
+        for permission, method in _METHODS.items():
+            chosen = [index for index, file in enumerate(request.files) if file.permission == permission]
+            files = [request.files[index] for index in chosen]
+            named = [(projects[file.project_identifier, permission], file.path) for file in files]
+            urls.update(zip(chosen, _sign(self._storage, method, named), strict=True))
+        return CreateSignedUrlsResponse(
+            files=[
+                SignedFile(
+                    path=file.path,
+                    project_identifier=file.project_identifier,
+                    provider=self._storage.provider,
+                    url=urls[index],
+                )
+                for index, file in enumerate(request.files)
+            ]
+        )
 
     def CompleteMultipartUpload(
-        self, request: pb.CompleteMultipartUploadRequest, context: grpc.ServicerContext
-    ) -> pb.CompleteMultipartUploadResponse:
-        raise unimplemented(_FILES_MISSING)
+        self, request: CompleteMultipartUploadRequest, context: grpc.ServicerContext
+    ) -> CompleteMultipartUploadResponse:
+        """Say that there is no such upload: all URLs given out are for whole files."""
+        with Checks() as check:
+            _check_path(check, "path", request.path)
+            check.required("project_identifier", request.project_identifier)
+            check.required("upload_id", request.upload_id)
+            check.required("parts", request.parts)
+        self._project(request.project_identifier, FILE_PERMISSION_WRITE, field="project_identifier")
+        raise not_found(
+            f"There is no upload {shown(request.upload_id)}: this server takes every file in one piece. Ask "
+            "for a URL with StorageService.CreateSignedUrls and PUT the whole file there.",
+            "FILE_NOT_FOUND",
+        )
+
+    def _project(self, identifier: str, permission: FilePermission.ValueType, *, field: str) -> str:
+        """Return the UUID of a project in which the caller may do this with files."""
+        writing = permission == FILE_PERMISSION_WRITE
+        return self._access.project(
+            identifier,
+            PROJECT_ROLE_MEMBER if writing else PROJECT_ROLE_VIEWER,
+            writing=writing,
+            # Clients give up on this one. By NOT_FOUND they would try again for ever.
+            missing=grpc.StatusCode.PERMISSION_DENIED,
+            field=field,
+        ).uuid
+
+
+def _sign(storage: FileStorage, method: str, files: list[tuple[str, str]]) -> list[str]:
+    try:
+        return storage.sign(method, files) if files else []
+    except StorageError as error:
+        _LOGGER.error("%s", error)  # noqa: TRY400 # the sentence says it; the trace is the library's
+        raise _unavailable(
+            "The store of files does not answer or refuses this server, whose log says why: try again later.",
+            retry_seconds=_RETRY_SECONDS,
+        ) from None
+
+
+def _unavailable(message: str, *, retry_seconds: float | None = None) -> StatusError:
+    return StatusError(
+        grpc.StatusCode.UNAVAILABLE, message, reason="SERVICE_UNAVAILABLE", retry_seconds=retry_seconds
+    )
+
+
+def _check_path(check: Checks, field: str, path: str) -> None:
+    if check.required(field, path) and (size := len(path.encode())) > limits.MAX_FILE_PATH_BYTES:
+        check.add(field, f"is {size:,} bytes long, the limit is {limits.MAX_FILE_PATH_BYTES:,} bytes of UTF-8")

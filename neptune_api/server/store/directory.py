@@ -300,6 +300,11 @@ class Directory:
             row = connection.execute(statement, parameters).mappings().one_or_none()
         return ProjectRecord(**row) if row is not None else None
 
+    def has_project(self, uuid: str) -> bool:
+        """Tell whether there is a project with this UUID."""
+        with self._database.read() as connection:
+            return connection.execute(sa.select(_projects.id).where(_projects.uuid == uuid)).first() is not None
+
     def overview(self, project_id: int, user_id: int) -> ProjectOverview | None:
         """Return everything about a project, as the user sees it."""
         with self._database.read() as connection:

@@ -1,0 +1,278 @@
+"""Files in object stores: the store signs, and clients talk to it alone."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import subprocess
+import urllib.parse
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from neptune_api.server import LocalServer
+from neptune_api.server.files.object_store import ObjectStorage
+from neptune_api.server.files.paths import object_key
+from neptune_api.server.files.storage import StorageError
+from neptune_api.server.server import Server, ServerError
+from neptune_api.v1.projects_service_pb2 import CreateProjectRequest, DeleteProjectRequest
+from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
+from neptune_api.v1.storage_service_pb2 import (
+    FILE_PERMISSION_READ,
+    FILE_PERMISSION_WRITE,
+    STORAGE_PROVIDER_AWS,
+    STORAGE_PROVIDER_AZURE,
+    CreateSignedUrlsRequest,
+    FileToSign,
+)
+from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
+from tests.environments import Environment
+from tests.files.test_folder import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.slow  # the first test installs the stores
+
+STORES = Environment(
+    "object-stores",
+    # moto's own extra for a server brings what all of Amazon's services need.
+    ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5", "gcp-storage-emulator==2026.7.19", "cryptography>=42"),
+    package=False,
+)
+BUCKET = "bucket"
+PROJECT = str(uuid.uuid4())
+CONTENT = b"content" * 100_000
+
+
+@contextmanager
+def _process(script: str, *arguments: str) -> Iterator[str]:
+    """Run a store in its environment and give its address."""
+    path = Path(__file__).with_name(script)
+    with subprocess.Popen(
+        [STORES.python(), path, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        process.communicate(timeout=30)
+
+
+def ask(method: str, url: str, body: bytes | None = None, **headers: str) -> tuple[int, Any, bytes]:
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+    try:
+        connection.request(method, parts._replace(scheme="", netloc="").geturl(), body=body, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    with _process("s3_process.py") as endpoint:
+        assert ask("PUT", f"{endpoint}/{BUCKET}")[0] == 200
+        yield endpoint
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+    return f"s3://{BUCKET}/some/prefix?{urllib.parse.urlencode({'endpoint': s3_endpoint, 'region': 'us-east-1'})}"
+
+
+def sign(storage: ObjectStorage, method: str, path: str, project: str = PROJECT) -> str:
+    (url,) = storage.sign(method, [(project, path)])
+    return url
+
+
+# S3
+
+
+def test_s3_takes_and_gives_files_of_any_name(s3_url: str, s3_endpoint: str) -> None:
+    storage = ObjectStorage(s3_url)
+    assert storage.provider == STORAGE_PROVIDER_AWS
+    assert storage.door is None
+    for name in NAMES:
+        url = sign(storage, "PUT", name)
+        assert url.startswith(f"{s3_endpoint}/{BUCKET}/some/prefix/{object_key(PROJECT, name)}?")
+        status, headers, _ = ask("PUT", url, name.encode() + CONTENT, **{"Content-Type": "any; thing"})
+        assert (status, headers["ETag"]) == (200, f'"{hashlib.md5(name.encode() + CONTENT).hexdigest()}"')
+    for name in NAMES:
+        status, headers, body = ask("GET", sign(storage, "GET", name))
+        assert (status, headers["Content-Type"], body) == (200, "any; thing", name.encode() + CONTENT)
+
+
+def test_s3_replaces_a_file_and_tells_of_one_that_is_missing(s3_url: str) -> None:
+    storage = ObjectStorage(s3_url)
+    for content in (b"old", b"new"):
+        ask("PUT", sign(storage, "PUT", "replaced"), content)
+    assert ask("GET", sign(storage, "GET", "replaced"))[2] == b"new"
+    assert ask("GET", sign(storage, "GET", "never uploaded"))[0] == 404
+
+
+def test_s3_gives_ranges(s3_url: str) -> None:
+    storage = ObjectStorage(s3_url)
+    ask("PUT", sign(storage, "PUT", "ranged"), b"0123456789")
+    status, headers, body = ask("GET", sign(storage, "GET", "ranged"), Range="bytes=2-4")
+    assert (status, headers["Content-Range"], body) == (206, "bytes 2-4/10", b"234")
+
+
+def test_urls_of_s3_last_as_long_as_ours(s3_url: str) -> None:
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(sign(ObjectStorage(s3_url), "GET", "a")).query)
+    assert query["X-Amz-Expires"] == ["3600"]
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+
+
+def test_a_thousand_urls_have_their_order(s3_url: str) -> None:
+    storage = ObjectStorage(s3_url)
+    names = [str(number) for number in range(1000)]
+    urls = storage.sign("GET", [(PROJECT, name) for name in names])
+    assert all(object_key(PROJECT, name) in url for name, url in zip(names, urls, strict=True))
+
+
+def test_a_server_keeps_files_in_s3_and_deletes_them_with_their_project(s3_url: str, tmp_path: Path) -> None:
+    with Server(tmp_path, files=s3_url) as server, LocalChannel(server) as channel:
+        projects = ProjectsServiceStub(channel)
+        places = [
+            projects.CreateProject(CreateProjectRequest(name=name, organization_identifier="local"))
+            for name in ("kept", "deleted")
+        ]
+        files = [
+            FileToSign(path="a/b", project_identifier=place.id, permission=permission)
+            for place in places
+            for permission in (FILE_PERMISSION_WRITE, FILE_PERMISSION_READ)
+        ]
+        signed = StorageServiceStub(channel).CreateSignedUrls(CreateSignedUrlsRequest(files=files)).files
+        assert {file.provider for file in signed} == {STORAGE_PROVIDER_AWS}
+        for write, read in ((signed[0].url, signed[1].url), (signed[2].url, signed[3].url)):
+            assert ask("PUT", write, CONTENT)[0] == 200
+            assert ask("GET", read)[2] == CONTENT
+        projects.DeleteProject(DeleteProjectRequest(project_identifier=places[1].id))
+        assert ask("GET", signed[1].url)[0] == 200
+        assert ask("GET", signed[3].url)[0] == 404
+    assert not (tmp_path / "files").exists()
+
+
+def test_a_folder_remembers_its_store(s3_url: str, tmp_path: Path) -> None:
+    with Server(tmp_path, files=s3_url) as server:
+        assert server.notes == []
+    with Server(tmp_path) as server:
+        assert server.notes == []
+    with Server(tmp_path, files="folder") as server:
+        assert [f"Files were kept in {s3_url} before" in note for note in server.notes] == [True]
+    with Server(tmp_path) as server:
+        assert server.notes == []
+
+
+class LocalChannel:
+    """A channel to a server that this process runs, as its owner."""
+
+    def __init__(self, server: Server) -> None:
+        from neptune_api import channel
+
+        self._channel = channel(server.addresses.grpc_url, api_token=server.api_token)
+
+    def __enter__(self) -> Any:
+        return self._channel
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+
+# Google and Azure
+
+
+def test_google_takes_a_plain_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = tmp_path / "account.json"
+    with _process("gcs_process.py", BUCKET, str(account)) as endpoint:
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
+        storage = ObjectStorage(f"gs://{BUCKET}/prefix?base_url={endpoint}")
+        # A plain PUT is what clients do for this provider; for Google's own they begin a resumable upload.
+        assert storage.provider == STORAGE_PROVIDER_AWS
+        url = sign(storage, "PUT", "a b")
+        assert set(urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)) == {
+            "X-Goog-Algorithm",
+            "X-Goog-Credential",
+            "X-Goog-Date",
+            "X-Goog-Expires",
+            "X-Goog-Signature",
+            "X-Goog-SignedHeaders",
+        }
+        assert ask("PUT", url, CONTENT, **{"Content-Type": "any; thing"})[0] == 200
+        status, headers, body = ask("GET", sign(storage, "GET", "a b"))
+        assert (status, headers["Content-Type"], body) == (200, "any; thing", CONTENT)
+        assert ask("GET", sign(storage, "GET", "never uploaded"))[0] == 404
+
+
+def test_azure_gets_signatures_of_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "aGVsbG8=")
+    storage = ObjectStorage("az://container/prefix")
+    assert storage.provider == STORAGE_PROVIDER_AZURE
+    for method, permission in (("GET", "r"), ("PUT", "w")):
+        url = urllib.parse.urlsplit(sign(storage, method, "a b"))
+        assert url.netloc == "account.blob.core.windows.net"
+        assert url.path == f"/container/prefix/{object_key(PROJECT, 'a b')}"
+        query = urllib.parse.parse_qs(url.query)
+        assert (query["sp"], query["sr"]) == ([permission], ["b"])
+        assert query["sig"]
+
+
+# What cannot be used
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials, and no machine of a cloud that has some."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "files", "/srv/files", "s3://", "s3:bucket", "file:///srv", "memory:///", "http://host/bucket", "s3://a@b/c"],
+)
+def test_what_is_no_address_is_said_to_be_none(url: str) -> None:
+    with pytest.raises(StorageError, match="is no address for files: say s3://bucket/prefix"):
+        ObjectStorage(url)
+
+
+def test_an_unknown_option_is_named() -> None:
+    with pytest.raises(StorageError, match=r"cannot be used: .*'edpoint'"):
+        ObjectStorage("s3://bucket?edpoint=http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("option", ["secret_access_key", "access_key_id", "account_key", "sas_token", "session_token"])
+def test_secrets_do_not_belong_on_a_command_line(option: str) -> None:
+    with pytest.raises(StorageError, match=f"The option {option} does not belong on a command line") as caught:
+        ObjectStorage(f"s3://bucket?{option}=hush")
+    assert "hush" not in str(caught.value)
+
+
+def test_missing_credentials_are_said_at_the_start(nobody: None, tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="The object store s3://bucket cannot sign URLs"):
+        Server(tmp_path, files="s3://bucket?metadata_endpoint=http://127.0.0.1:1")
+    with LocalServer(tmp_path):
+        pass  # the folder was let go of, and remembers nothing of it
+
+
+def test_a_store_that_is_gone_leaves_the_deletion_of_projects_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+    with Server(tmp_path, files="s3://bucket?endpoint=http://127.0.0.1:1") as server, LocalChannel(server) as channel:
+        projects = ProjectsServiceStub(channel)
+        project = projects.CreateProject(CreateProjectRequest(name="p", organization_identifier="local"))
+        projects.DeleteProject(DeleteProjectRequest(project_identifier=project.id))
+    assert f"still in the object store s3://bucket under {project.id}" in caplog.text
