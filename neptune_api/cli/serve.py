@@ -54,8 +54,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--files",
         metavar="PLACE",
-        help="where contents of files are kept: a folder, s3://bucket/prefix, gs://..., az://... with options behind ?, "
-        "or data for --data; default: the last place, else data. Stores need the objects extra",
+        help="where contents of files are kept: a folder, s3://bucket/prefix, gs://..., az://..., with options behind "
+        "?, or data for --data; default: the last place, else data. Stores need the objects extra",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain; turns TLS on")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its private key")

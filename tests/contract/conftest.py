@@ -26,6 +26,7 @@ from neptune_api.v1.roles_pb2 import PROJECT_ROLE_MEMBER, WORKSPACE_ROLE_MEMBER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
 
     import grpc
     import grpc.aio
@@ -203,14 +204,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 class Servers:
     """A server per store, started when it is first needed; tests keep apart by projects of their own."""
 
-    def __init__(self, make_postgres: Callable[[], PostgresServer]) -> None:
+    def __init__(self, make_postgres: Callable[[], PostgresServer], files: Path) -> None:
         self._make_postgres = make_postgres
+        self._files = files
         self._running: dict[str, tuple[LocalServer, grpc.Channel]] = {}
 
     def get(self, store: str) -> tuple[LocalServer, grpc.Channel]:
         """Return the server over a store, and a channel to it as its owner."""
         if store not in self._running:
-            server = LocalServer(store=None if store == "sqlite" else self._make_postgres().create_database()).start()
+            database = None if store == "sqlite" else self._make_postgres().create_database()
+            server = LocalServer(store=database, files=str(self._files)).start()
             self._running[store] = (server, server.channel())
         return self._running[store]
 
@@ -223,8 +226,8 @@ class Servers:
 
 
 @pytest.fixture(scope="session")
-def _servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
-    servers = Servers(lambda: request.getfixturevalue("postgres"))
+def _servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    servers = Servers(lambda: request.getfixturevalue("postgres"), tmp_path_factory.mktemp("files"))
     yield servers
     servers.stop()
 

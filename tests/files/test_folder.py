@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from neptune_api.server.files.folder import DamagedFileError, FileNote, Folder
 
-PROJECT = str(uuid.uuid4())
+PROJECT = "01234567-89ab-cdef-0123-456789abcdef"
 NAMES = [
     "plain.txt",
     "../../../etc/passwd",

@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import subprocess
 import urllib.parse
-import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,7 @@ STORES = Environment(
     package=False,
 )
 BUCKET = "bucket"
-PROJECT = str(uuid.uuid4())
+PROJECT = "01234567-89ab-cdef-0123-456789abcdef"
 CONTENT = b"content" * 100_000
 
 
@@ -167,7 +166,7 @@ def test_a_folder_remembers_its_store(s3_url: str, tmp_path: Path) -> None:
         assert server.notes == []
     with Server(tmp_path) as server:
         assert server.notes == []
-    with Server(tmp_path, files="folder") as server:
+    with Server(tmp_path, files="data") as server:
         assert [f"Files were kept in {s3_url} before" in note for note in server.notes] == [True]
     with Server(tmp_path) as server:
         assert server.notes == []

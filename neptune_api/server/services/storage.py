@@ -124,9 +124,7 @@ def _sign(storage: FileStorage, method: str, files: list[tuple[str, str]]) -> li
 
 
 def _unavailable(message: str, *, retry_seconds: float | None = None) -> StatusError:
-    return StatusError(
-        grpc.StatusCode.UNAVAILABLE, message, reason="SERVICE_UNAVAILABLE", retry_seconds=retry_seconds
-    )
+    return StatusError(grpc.StatusCode.UNAVAILABLE, message, reason="SERVICE_UNAVAILABLE", retry_seconds=retry_seconds)
 
 
 def _check_path(check: Checks, field: str, path: str) -> None:
