@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from google.protobuf.message import DecodeError
 
-from neptune_api.server.store.wire import LENGTH, VARINT, fields, varint
+from neptune_api._wire import LENGTH, VARINT, fields, varint
 from neptune_api.v1.ingest_pb2 import RunOperation
 
 if TYPE_CHECKING:
