@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     Int64Array: TypeAlias = npt.NDArray[np.int64]
     Float64Array: TypeAlias = npt.NDArray[np.float64]
     Float32Array: TypeAlias = npt.NDArray[np.float32]
-    Numbers: TypeAlias = Buffer | Sequence[float]
+    Numbers: TypeAlias = npt.NDArray[Any] | Sequence[float] | Buffer
 
 __all__ = [
     "FloatPage",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.rpc import code_pb2
 
+from neptune_api.columns import append_request, collect
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1 import ingest_service_pb2 as service_pb
 from neptune_api.v1.attributes_service_pb2 import GetAttributesRequest
@@ -21,16 +22,19 @@ from neptune_api.v1.series_service_pb2 import (
     FloatSeriesValuesQuery,
     GetFloatSeriesValuesRequest,
     GetSeriesValuesRequest,
+    ReadColumnsRequest,
     SeriesQuery,
     SeriesValuesQuery,
 )
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
-from tests.operations import PROJECT
+from tests.operations import PROJECT, RUN
 from tests.stores import counts_of_status, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from neptune_api.columns import FloatPoints
+    from neptune_api.v1.series_service_pb2 import AppendColumnsRequest, AppendColumnsResponse
     from tests.contract.conftest import Connection
     from tests.stores import Counts
 
@@ -173,7 +177,7 @@ class Lab:
     def points(self, run: str, path: str) -> list[Point]:
         """Return the points of a string, histogram or file series."""
         query = SeriesValuesQuery(
-            per_series_points_limit=10_000, requests=[SeriesQuery(request_id="0", series=self._series(run, path))]
+            per_series_points_limit=10_000, requests=[SeriesQuery(request_id="0", series=self.time_series(run, path))]
         )
         answer = self.connection.stub(SeriesServiceStub).GetSeriesValues(GetSeriesValuesRequest(request=query))
         return [
@@ -182,8 +186,36 @@ class Lab:
             for item in found.series_values.values
         ]
 
+    @property
+    def series(self) -> Any:
+        return self.connection.stub(SeriesServiceStub)
+
+    def batch(
+        self, points: Mapping[str, FloatPoints], run: str = RUN, batch_id: str | None = None
+    ) -> AppendColumnsRequest:
+        return append_request(self.project, run, points, batch_id=batch_id)
+
+    def append(
+        self, points: Mapping[str, FloatPoints], run: str = RUN, batch_id: str | None = None
+    ) -> AppendColumnsResponse:
+        """Append columns."""
+        response: AppendColumnsResponse = self.series.AppendColumns(self.batch(points, run, batch_id))
+        return response
+
+    def append_all(self, points: Mapping[str, FloatPoints], run: str = RUN) -> None:
+        """Append columns, every point of which is taken."""
+        response = self.append(points, run)
+        assert self.results([response.request_id]) == [{"OK": sum(map(len, points.values()))}]
+
+    def read(self, run: str, *paths: str, previews: bool = False, **request: Any) -> list[FloatPoints]:
+        """Return the points of float series of a run as columns."""
+        series = [self.time_series(run, path) for path in paths]
+        for item in series:
+            item.include_preview = previews
+        return collect(self.series.ReadColumns(ReadColumnsRequest(series=series, **request)))
+
     def _float_points(self, run: str, path: str, *, previews: bool) -> Iterator[Any]:
-        series = self._series(run, path)
+        series = self.time_series(run, path)
         series.include_preview = previews
         query = FloatSeriesValuesQuery(
             per_series_points_limit=100_000, requests=[FloatSeriesQuery(request_id="0", series=series)]
@@ -195,7 +227,7 @@ class Lab:
         assert found.request_id == "0"
         yield from found.series.values
 
-    def _series(self, run: str, path: str) -> TimeSeries:
+    def time_series(self, run: str, path: str) -> TimeSeries:
         holder = AttributesHolder(identifier=f"CUSTOM/{self.project}/{run}", type="experiment")
         return TimeSeries(attribute=path, holder=holder)
 

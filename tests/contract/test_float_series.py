@@ -11,7 +11,6 @@ import pytest
 
 from neptune_api import exceptions
 from neptune_api.v1 import series_service_pb2 as pb
-from neptune_api.v1.columns_pb2 import FloatColumns
 from neptune_api.v1.queries_pb2 import (
     AttributesHolder,
     Lineage,
@@ -495,9 +494,6 @@ def test_projects_that_are_unknown_or_invisible_are_not_found(
 def test_what_is_not_there_yet_says_so(series: Any, identifier: str) -> None:
     calls: list[tuple[Callable[[Any], Any], Any]] = [
         (series.GetTimeseriesBuckets, GetTimeseriesBucketsRequest()),
-        (series.AppendColumns, pb.AppendColumnsRequest(project=identifier)),
-        (series.AppendColumnsStream, [pb.AppendColumnsRequest(series=[pb.AppendSeries(columns=FloatColumns())])]),
-        (series.ReadColumns, pb.ReadColumnsRequest()),
         (
             lambda request: call(series, requests=[request]),
             query(GOOD, normalize_to_first_value=True),

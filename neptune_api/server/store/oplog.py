@@ -102,6 +102,8 @@ class Outcome:
 @dataclass(slots=True)
 class _Group:
     submissions: Sequence[Submission]
+    # Taken beforehand: while it commits, everybody waits.
+    checksums: list[int | None]
     request_ids: list[str] = field(default_factory=list)
     error: BaseException | None = None
     done: bool = False
@@ -123,7 +125,7 @@ class OperationLog:
         Raises StoreClosedError after `close`, KeyTakenError for a key of another batch of columns, whereupon none is
         accepted, and whatever the database raises when it cannot write.
         """
-        group = _Group(submissions)
+        group = _Group(submissions, [submission.checksum for submission in submissions])
         with self._queue_lock:
             if self._closed:
                 raise StoreClosedError("The server is shutting down.")
@@ -214,6 +216,7 @@ class OperationLog:
                 # Another process has accepted one of the idempotency keys just now: this time it is found.
                 for group in groups:
                     group.request_ids.clear()
+                    group.error = None
                 self._write(groups)
         except BaseException as error:  # noqa: BLE001 # every waiting caller has to hear of it
             for group in groups:
@@ -233,15 +236,14 @@ class OperationLog:
             log_rows: list[dict[str, object]] = []
             request_rows: list[dict[str, object]] = []
             for group in groups:
-                checksums = [submission.checksum for submission in group.submissions]
-                if any(
-                    submission.unique_key in known and known[submission.unique_key][1] != checksum
-                    for submission, checksum in zip(group.submissions, checksums, strict=True)
-                ):
+                keyed = [
+                    (item.unique_key, checksum)
+                    for item, checksum in zip(group.submissions, group.checksums, strict=True)
+                ]
+                if any(key in known and known[key][1] != checksum for key, checksum in keyed):
                     group.error = KeyTakenError("The key names another operation.")
                     continue
-                for submission, checksum in zip(group.submissions, checksums, strict=True):
-                    key = submission.unique_key
+                for submission, (key, checksum) in zip(group.submissions, keyed, strict=True):
                     if key is not None and key in known:
                         group.request_ids.append(known[key][0])
                         continue
