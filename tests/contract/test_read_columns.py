@@ -42,7 +42,8 @@ def numbered(count: int, start: int = 0) -> FloatPoints:
 
 
 def values(found: FloatPoints) -> list[float]:
-    return found.values.tolist()
+    listed: list[float] = found.values.tolist()
+    return listed
 
 
 def test_series_come_in_the_order_of_the_request(lab: Lab) -> None:
@@ -118,7 +119,7 @@ def test_lineage(lab: Lab) -> None:
         (response,) = lab.series.ReadColumns(ReadColumnsRequest(series=[series], limit=limit))
         return values(unpack(response.columns))
 
-    none = {"lineage": Lineage.LINEAGE_NONE}
+    none: dict[str, Any] = {"lineage": Lineage.LINEAGE_NONE}
     assert read("c") == [0, 1, 2, 3, 4, 50, 600]
     assert read("c", limit=-3) == [4, 50, 600]
     assert read("c", limit=-8) == [0, 1, 2, 3, 4, 50, 600]
