@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the client side: a scripted server, and channels to it of both kinds."""
+"""Fixtures of the tests of the client side: a scripted server behind either door, and channels to it of both kinds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from tests.unit.http_wire import FakeHttpServer
 from tests.unit.wire import FakeServer, open_wire
 
 if TYPE_CHECKING:
@@ -20,18 +21,43 @@ if TYPE_CHECKING:
             """Open it, with the arguments of neptune_api.channel()."""
 
 
-@pytest.fixture
-def fake_server() -> Iterator[FakeServer]:
-    """A scripted server."""
-    server = FakeServer()
-    yield server
-    server.stop()
+REQUEST_STREAMS = {"send", "both"}
+"""Calls of tests.unit.wire that HTTP cannot carry."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what HTTP cannot carry; test_http_channel.py holds what becomes of it."""
+    impossible = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and (spec := getattr(item, "callspec", None)) is not None
+        and spec.params.get("door") == "http"
+        and spec.params.get("call") in REQUEST_STREAMS
+    ]
+    if impossible:
+        config.hook.pytest_deselected(items=impossible)
+        items[:] = [item for item in items if item not in impossible]
+
+
+@pytest.fixture(params=["grpc", "http"])
+def door(request: pytest.FixtureRequest) -> str:
+    """Which wire."""
+    return str(request.param)
 
 
 @pytest.fixture(params=["sync", "aio"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Which kind of channel."""
     return str(request.param)
+
+
+@pytest.fixture
+def fake_server(door: str) -> Iterator[FakeServer]:
+    """A scripted server."""
+    server = FakeServer() if door == "grpc" else FakeHttpServer()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

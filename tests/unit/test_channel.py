@@ -39,6 +39,7 @@ from neptune_api.v1.auth_service_pb2_grpc import AuthServiceStub
 from neptune_api.v1.config_service_pb2_grpc import ConfigServiceStub
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
+from tests.unit.conftest import REQUEST_STREAMS
 from tests.unit.wire import PATIENCE, AioWire, FakeServer, SyncWire, fail, jwt, open_wire, operations
 
 if TYPE_CHECKING:
@@ -51,8 +52,17 @@ UNAUTHENTICATED = fail(grpc.StatusCode.UNAUTHENTICATED, "token expired")
 FAST = ChannelOptions(retry=RetryPolicy(initial_backoff=0.01))
 EMPTY = models.AuthorizeRequest()
 
+GRPC_ONLY = pytest.mark.parametrize("door", ["grpc"], indirect=True)
+"""For streams of requests, which HTTP cannot carry."""
+
 Calls = dict[str, Any]
 ARITIES = {"Authorize": "authorize", "ReadColumns": "read", "SubmitStream": "send", "SubmitAcknowledged": "both"}
+
+
+@pytest.fixture
+def arities(door: str) -> dict[str, str]:
+    """A call of each kind that the wire can carry, by its method."""
+    return {method: call for method, call in ARITIES.items() if door == "grpc" or call not in REQUEST_STREAMS}
 
 
 @pytest.fixture
@@ -77,6 +87,10 @@ def test_every_kind_of_call_carries_the_token(
 def test_responses_arrive_whole(wire: SyncWire | AioWire) -> None:
     assert wire.authorize().username == "ada"
     assert [response.series_index for response in wire.read()] == [0, 1, 2]
+
+
+@GRPC_ONLY
+def test_streams_of_requests_arrive_whole(wire: SyncWire | AioWire) -> None:
     assert list(wire.send().request_ids) == ["0", "1", "2"]
     assert [response.request_id for response in wire.both()] == ["0", "1", "2"]
 
@@ -162,10 +176,9 @@ def test_a_stream_that_has_begun_is_not_started_over(fake_server: FakeServer, wi
     assert fake_server.count("ReadColumns") == 1
 
 
-def test_a_rejected_api_token_says_so(fake_server: FakeServer, open_channel: OpenWire) -> None:
-    stranger = ApiToken.mint(api_url="x", grpc_url=fake_server.target)
-    wire = open_channel(api_token=stranger)
-    for call in ARITIES.values():
+def test_a_rejected_api_token_says_so(fake_server: FakeServer, open_channel: OpenWire, arities: dict[str, str]) -> None:
+    wire = open_channel(fake_server.target, api_token=ApiToken.mint(api_url="x"))
+    for call in arities.values():
         with pytest.raises(UnauthorizedException, match="The server refused the API token: unknown API key"):
             getattr(wire, call)()
     assert fake_server.count("Authorize") == 0
@@ -180,12 +193,14 @@ def test_a_server_without_exchange_is_not_mistaken_for_one_that_is_down(
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize("call", ["authorize", "both"])
 @pytest.mark.parametrize("provided", [False, True])
-def test_access_tokens_from_elsewhere(fake_server: FakeServer, open_channel: OpenWire, provided: bool) -> None:
+def test_access_tokens_from_elsewhere(
+    fake_server: FakeServer, open_channel: OpenWire, provided: bool, call: str
+) -> None:
     token = fake_server.grant().access_token
     wire = open_channel(fake_server.target, access_token=(lambda: token) if provided else token)
-    assert wire.authorize().username == "ada"
-    assert wire.both()
+    assert getattr(wire, call)()
     assert fake_server.count("ExchangeApiToken") == 0
 
 
@@ -240,11 +255,11 @@ def test_an_exchange_that_hangs_ends_at_the_deadline_of_the_call(
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.0])
-def test_a_deadline_in_the_past_is_exceeded(wire: SyncWire | AioWire, timeout: float) -> None:
+def test_a_deadline_in_the_past_is_exceeded(wire: SyncWire | AioWire, arities: dict[str, str], timeout: float) -> None:
     wire.authorize()
-    for call in (wire.authorize, wire.read, wire.send, wire.both):
+    for call in arities.values():
         with pytest.raises(DeadlineExceededException, match=r"passed before it was sent. \(neptune_api\.v1\."):
-            call(timeout=timeout)
+            getattr(wire, call)(timeout=timeout)
 
 
 # Retries.
@@ -391,6 +406,7 @@ def test_a_status_that_comes_while_requests_are_sent_is_the_servers(
             getattr(wire, call)()
 
 
+@GRPC_ONLY
 @pytest.mark.parametrize("kind", ["sync", "aio"], indirect=True)
 def test_a_server_may_end_a_call_well_before_it_has_all_requests(wire: SyncWire | AioWire, kind: str) -> None:
     requests = [models.RunOperation(run_id=name) for name in ("0", "last", *"x" * 20)]
@@ -434,7 +450,7 @@ def test_nobody_there_is_unavailable(open_channel: OpenWire) -> None:
 
 
 def test_tokens_that_a_server_echoes_are_cut_out(
-    fake_server: FakeServer, open_channel: OpenWire, caplog: pytest.LogCaptureFixture
+    fake_server: FakeServer, open_channel: OpenWire, arities: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secrets = [fake_server.api_token.encode(), fake_server.api_token.api_key]
@@ -459,14 +475,14 @@ def test_tokens_that_a_server_echoes_are_cut_out(
     wire = open_channel(api_token=fake_server.api_token)
     fake_server.script("ExchangeApiToken", echo)
     texts = [shown(wire.authorize)]
-    for method, call in ARITIES.items():
+    for method, call in arities.items():
         fake_server.script(method, echo)
         texts.append(shown(getattr(wire, call)))
     static = open_channel(fake_server.target, access_token="opaque-but-secret")
     fake_server.script("Authorize", echo)
     texts.append(shown(static.authorize))
     assert "opaque-but-secret" in secrets
-    assert len(secrets) == 8
+    assert len(secrets) == 4 + len(arities)
     # gRPC's own logger shows errors of request streams at level DEBUG, which is not ours to change.
     logged = [record.getMessage() for record in caplog.records if record.name.startswith("neptune_api")]
     for text in [*texts, *logged]:
@@ -478,11 +494,9 @@ def test_tokens_that_a_server_echoes_are_cut_out(
 
 
 def test_with_call_and_future(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
-    stub, ingest = AuthServiceStub(sync_channel), IngestServiceStub(sync_channel)
+    stub = AuthServiceStub(sync_channel)
     user, call = stub.Authorize.with_call(EMPTY)
     assert (user.username, call.code()) == ("ada", grpc.StatusCode.OK)
-    sent, call = ingest.SubmitStream.with_call(operations())
-    assert (len(sent.request_ids), call.code()) == (3, grpc.StatusCode.OK)
     ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
     future: Any = stub.Authorize.future(EMPTY)
     future.add_done_callback(ended.put)
@@ -493,16 +507,24 @@ def test_with_call_and_future(fake_server: FakeServer, sync_channel: grpc.Channe
     assert (future.details(), tuple(future.initial_metadata()), tuple(future.trailing_metadata())) == ("", (), ())
     assert not future.add_callback(lambda: None)
     assert not future.cancel()
+
+
+@GRPC_ONLY
+def test_with_call_and_future_of_a_stream(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    ingest = IngestServiceStub(sync_channel)
+    sent, call = ingest.SubmitStream.with_call(operations())
+    assert (len(sent.request_ids), call.code()) == (3, grpc.StatusCode.OK)
     assert len(ingest.SubmitStream.future(operations()).result(PATIENCE).request_ids) == 3
 
 
-def test_a_failed_future_raises_our_exception(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+def test_a_failed_future_raises_our_exception(
+    fake_server: FakeServer, sync_channel: grpc.Channel, arities: dict[str, str]
+) -> None:
     fake_server.script("Authorize", fail(grpc.StatusCode.INTERNAL, "boom"))
-    fake_server.script("SubmitStream", fail(grpc.StatusCode.INTERNAL, "boom"))
-    futures: list[Any] = [
-        AuthServiceStub(sync_channel).Authorize.future(EMPTY),
-        IngestServiceStub(sync_channel).SubmitStream.future(operations()),
-    ]
+    futures: list[Any] = [AuthServiceStub(sync_channel).Authorize.future(EMPTY)]
+    if "SubmitStream" in arities:
+        fake_server.script("SubmitStream", fail(grpc.StatusCode.INTERNAL, "boom"))
+        futures.append(IngestServiceStub(sync_channel).SubmitStream.future(operations()))
     for future in futures:
         with pytest.raises(InternalException, match="boom"):
             future.result(PATIENCE)
@@ -526,8 +548,7 @@ def test_a_future_with_a_refused_token_starts_over(fake_server: FakeServer, sync
 
 
 def test_a_future_that_cannot_start_is_its_error(fake_server: FakeServer) -> None:
-    stranger = ApiToken.mint(api_url="x", grpc_url=fake_server.target)
-    with neptune_api.channel(api_token=stranger) as channel:
+    with neptune_api.channel(fake_server.target, api_token=ApiToken.mint(api_url="x")) as channel:
         future = AuthServiceStub(channel).Authorize.future(EMPTY)
         with pytest.raises(UnauthorizedException):
             future.result()
@@ -655,7 +676,8 @@ def test_channel_ready_future_and_subscribe(sync_channel: grpc.Channel) -> None:
     assert ready.wait(PATIENCE)
     sync_channel.unsubscribe(changed)
     for thread in set(threading.enumerate()) - before:
-        thread.join(PATIENCE)  # gRPC polls the state on a thread that dies loudly when the channel is closed first
+        if "process_request_thread" not in thread.name:  # the server's, for the connection
+            thread.join(PATIENCE)  # gRPC polls the state on a thread that dies loudly when the channel is closed first
 
 
 @pytest.mark.skipif(
@@ -820,6 +842,7 @@ def test_an_aio_call_cancelled_before_it_has_a_token_never_starts(fake_server: F
     assert fake_server.count("Authorize") == 0
 
 
+@GRPC_ONLY
 def test_aio_streams_read_and_write(fake_server: FakeServer, aio_wire: AioWire) -> None:
     async def main() -> None:
         stub: Any = IngestServiceStub(aio_wire.channel)
@@ -839,6 +862,7 @@ def test_aio_streams_read_and_write(fake_server: FakeServer, aio_wire: AioWire) 
     aio_wire.run(main())
 
 
+@GRPC_ONLY
 def test_an_aio_stream_takes_an_async_iterator(aio_wire: AioWire) -> None:
     async def requests() -> Any:
         for request in operations():
@@ -870,6 +894,13 @@ def test_aio_streams_fail_with_our_exceptions(fake_server: FakeServer, aio_wire:
         call = series.ReadColumns(models.ReadColumnsRequest())
         assert (await call.read()).series_index == 0
         call.cancel()
+
+    aio_wire.run(main())
+
+
+@GRPC_ONLY
+def test_an_aio_stream_that_has_failed_takes_no_more_requests(fake_server: FakeServer, aio_wire: AioWire) -> None:
+    async def main() -> None:
         ingest: Any = IngestServiceStub(aio_wire.channel)
         fake_server.script("SubmitAcknowledged", fail(grpc.StatusCode.INTERNAL, "boom"))
         call = ingest.SubmitAcknowledged()

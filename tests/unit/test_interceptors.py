@@ -12,7 +12,10 @@ import pytest
 from neptune_api import AuthInterceptor, DeadlineInterceptor, ErrorInterceptor, models
 from neptune_api.aio import auth_interceptors, deadline_interceptors, error_interceptors
 from neptune_api.auth import AioProviderTokenSource, ProviderTokenSource, StaticTokenSource
+from neptune_api.channels import parse_target
 from neptune_api.exceptions import InternalException, NeptuneApiError, UnauthorizedException
+from neptune_api.http import aio as http_aio
+from neptune_api.http import channel as http_channel
 from neptune_api.options import ChannelOptions
 from neptune_api.v1.auth_service_pb2_grpc import AuthServiceStub
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
@@ -29,12 +32,21 @@ OPTIONS = ChannelOptions(timeout=50, stream_timeout=500)
 Intercepted = SyncWire | AioWire
 
 
+BARE = ChannelOptions(retry=None)
+
+
 def sync_wire(server: FakeServer, *interceptors: Any) -> SyncWire:
-    channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
+    if server.target.startswith("http"):
+        channel: grpc.Channel = http_channel.Wire(parse_target(server.target).endpoint(BARE), BARE)
+    else:
+        channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
     return SyncWire(grpc.intercept_channel(channel, *interceptors))
 
 
 def aio_wire(server: FakeServer, *interceptors: Any) -> AioWire:
+    if server.target.startswith("http"):
+        endpoint = parse_target(server.target).endpoint(BARE)
+        return AioWire(lambda: http_aio.Wire(endpoint, BARE, interceptors))
     return AioWire(lambda: grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", interceptors=interceptors))
 
 
@@ -119,7 +131,7 @@ def test_anonymous_methods_and_callers_with_tokens_are_left_alone(
 
 @pytest.mark.parametrize("kind", ["sync"], indirect=True)
 def test_futures_and_streams_are_wrapped_without_waiting(
-    fake_server: FakeServer, intercepted: SyncWire, kind: str
+    fake_server: FakeServer, intercepted: SyncWire, kind: str, door: str
 ) -> None:
     stub = AuthServiceStub(intercepted.channel)
     stub.Authorize(models.AuthorizeRequest())
@@ -135,8 +147,9 @@ def test_futures_and_streams_are_wrapped_without_waiting(
     fake_server.script("Authorize", fail(grpc.StatusCode.INTERNAL, "boom"))
     with pytest.raises(InternalException):
         stub.Authorize.future(models.AuthorizeRequest()).result(PATIENCE)
-    sent = IngestServiceStub(intercepted.channel).SubmitStream.future(operations())
-    assert len(sent.result(PATIENCE).request_ids) == 3
+    if door == "grpc":
+        sent = IngestServiceStub(intercepted.channel).SubmitStream.future(operations())
+        assert len(sent.result(PATIENCE).request_ids) == 3
     user, call = stub.Authorize.with_call(models.AuthorizeRequest())
     assert (user.username, call.code()) == ("ada", grpc.StatusCode.OK)
     stream: Any = SeriesServiceStub(intercepted.channel).ReadColumns(models.ReadColumnsRequest())
@@ -187,6 +200,7 @@ def test_aio_interceptors_come_as_one_object_per_kind_of_call(make: Callable[[An
     assert all(sum(isinstance(one, kind) for kind in kinds) == 1 for one in made)
 
 
+@pytest.mark.parametrize("door", ["grpc"], indirect=True)
 @pytest.mark.parametrize("kind", ["aio"], indirect=True)
 def test_aio_streams_can_be_written_through_interceptors(
     fake_server: FakeServer, intercepted: AioWire, kind: str

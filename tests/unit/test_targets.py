@@ -92,15 +92,35 @@ def test_a_password_in_a_target_is_refused_unseen(target: str) -> None:
 def test_no_text_does_worse_than_a_value_error(target: str) -> None:
     try:
         connection = parse_target(target)
-    except (ValueError, NotImplementedError):
+    except ValueError:
         return
     assert connection.address
 
 
-@pytest.mark.parametrize("target", ["https://neptune.example", "HTTP://127.0.0.1:8080"])
-def test_the_http_wire_is_named_as_missing(target: str) -> None:
-    with pytest.raises(NotImplementedError, match="need the HTTP wire, which this version does not have"):
-        neptune_api.channel(target, api_token=TOKEN)
+HTTP = {
+    "https://neptune.example": ("neptune.example:443", True, False, ""),
+    "HTTPS://neptune.example/": ("neptune.example:443", True, False, ""),
+    "https://neptune.example:8443/a/b/": ("neptune.example:8443", True, False, "/a/b"),
+    "https://[2001:db8::1]/x%20y": ("[2001:db8::1]:443", True, False, "/x%20y"),
+    "http://neptune.example": ("neptune.example:80", False, False, ""),
+    "http://127.0.0.1:8080": ("127.0.0.1:8080", False, True, ""),
+    "http://localhost/pfad/\u00fc": ("localhost:80", False, True, "/pfad/%C3%BC"),
+}
+
+
+@pytest.mark.parametrize("target", HTTP)
+def test_targets_of_the_http_wire(target: str) -> None:
+    connection = parse_target(target)
+    assert (connection.address, connection.secure, connection.local, connection.prefix) == HTTP[target]
+    assert connection.wire == "http"
+
+
+@pytest.mark.parametrize(
+    "target", ["https://h/x?y=1", "https://h/#x", "https://h?y", "http://a@h", "http://", "http:///x"]
+)
+def test_malformed_targets_of_the_http_wire(target: str) -> None:
+    with pytest.raises(ValueError, match="write grpcs://host:port"):
+        parse_target(target)
 
 
 # Which token, and whether it may travel.
@@ -156,10 +176,9 @@ def test_an_undecodable_token_says_what_one_looks_like(monkeypatch: pytest.Monke
 
 def test_the_token_says_where_to_connect() -> None:
     assert resolved(None, ApiToken.mint(api_url="x", grpc_url="grpcs://h:7")).address == "h:7"
-    with pytest.raises(
-        ValueError, match=r"knows no gRPC address \(grpc_url\), only https://neptune\.example; pass a target"
-    ):
-        resolved(None, TOKEN)
+    assert resolved(None, TOKEN).address == "neptune.example:443"
+    assert resolved(None, TOKEN).wire == "http"
+    assert resolved(None, ApiToken.mint(api_url="neptune.example/api")).prefix == "/api"
     with pytest.raises(ValueError, match="no target"):
         resolved(None, "")
 
@@ -187,10 +206,50 @@ def test_certificate_files_are_checked_at_once(tmp_path: Path, open_channel: Ope
         open_channel("h:1", api_token=TOKEN, options=ChannelOptions(ca_file=empty))
 
 
-def test_a_loopback_target_ignores_proxies() -> None:
-    arguments = dict(resolved("grpc://127.0.0.1:1", TOKEN).arguments(ChannelOptions()))
-    assert arguments["grpc.enable_http_proxy"] == 0
-    assert "grpc.enable_http_proxy" not in dict(resolved("h:1", TOKEN).arguments(ChannelOptions()))
+BOTH = ApiToken.mint(api_url="https://neptune.example/api", grpc_url="grpcs://neptune.example:8443")
+
+
+def test_the_transport_picks_between_the_addresses_of_a_token() -> None:
+    def picked(transport: Any, target: str | None = None, token: ApiToken = BOTH) -> Any:
+        return resolve(target, token, ChannelOptions(), access_token=False, transport=transport)
+
+    assert (picked(None).wire, picked(None).fallback) == ("grpc", None)
+    assert (picked("grpc").wire, picked("grpc").fallback) == ("grpc", None)
+    assert (picked("http").wire, picked("http").prefix) == ("http", "/api")
+    assert (picked("auto").wire, picked("auto").fallback.address) == ("grpc", "neptune.example:443")
+    assert (picked("auto", token=TOKEN).wire, picked("auto", token=TOKEN).fallback) == ("http", None)
+    assert picked("auto", "https://other.example").fallback is None
+    with pytest.raises(
+        ValueError, match=r"knows no gRPC address \(grpc_url\), only https://neptune\.example; pass a target"
+    ):
+        picked("grpc", token=TOKEN)
+    with pytest.raises(ValueError, match="'grpcs://h:1' is an address of the grpc wire, not of http"):
+        picked("http", "grpcs://h:1")
+    with pytest.raises(ValueError, match="'https://h' is an address of the http wire, not of grpc"):
+        picked("grpc", "https://h")
+    with pytest.raises(ValueError, match="transport must be 'auto', 'grpc', 'http' or None, not 'quic'"):
+        picked("quic")
+
+
+def test_a_token_goes_to_no_fallback_unencrypted() -> None:
+    token = ApiToken.mint(api_url="http://neptune.example", grpc_url="grpcs://neptune.example")
+    with pytest.raises(ValueError, match=r"refusing to send a token unencrypted to neptune\.example:80: use https://"):
+        resolve(None, token, ChannelOptions(), access_token=False, transport="auto")
+
+
+def test_certificates_are_always_verified_over_grpc(open_channel: OpenWire) -> None:
+    with pytest.raises(ValueError, match=r"verify=False does not work over gRPC, .* use the HTTP wire"):
+        open_channel("grpcs://h:1", api_token=TOKEN, options=ChannelOptions(verify=False))
+    with pytest.raises(ValueError, match="verify mean something with TLS only"):
+        open_channel("http://127.0.0.1:1", api_token=TOKEN, options=ChannelOptions(verify=False))
+
+
+@pytest.mark.parametrize("target", ["grpc://127.0.0.1:1", "grpc://localhost:1", "http://[::1]:1"])
+def test_a_loopback_target_ignores_proxies(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    connection = resolved(target, TOKEN)
+    assert connection.proxy() is None
+    assert dict(connection.arguments(ChannelOptions()))["grpc.enable_http_proxy"] == 0
 
 
 def test_an_aio_channel_needs_a_loop() -> None:

@@ -73,7 +73,7 @@ def fail(
 class FakeServer:
     """A real gRPC server on a free port of 127.0.0.1. It checks tokens; what it answers besides is scripted."""
 
-    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self, credentials: Any = None) -> None:
         self.calls: list[Seen] = []
         self.lifetime = 300.0
         self.valid: set[str] = set()
@@ -81,27 +81,43 @@ class FakeServer:
         self._script: dict[str, deque[Callable[[Any], None]]] = defaultdict(deque)
         self._changed = threading.Condition()
         self._hanging: list[threading.Event] = []
+        self.servicers: dict[str, Any] = {
+            "AuthService": _Auth(self),
+            "ConfigService": _Config(self),
+            "IngestService": _Ingest(self),
+            "SeriesService": _Series(self),
+        }
+        self.target = self._listen(credentials)
+        self.port = int(self.target.rpartition(":")[2])
+        self.api_token = self._mint()
+
+    def _mint(self) -> ApiToken:
+        return ApiToken.mint(api_url="https://neptune.example", grpc_url=self.target)
+
+    def _listen(self, credentials: Any) -> str:
+        """Begin to serve and return the target."""
         self._pool = ThreadPoolExecutor(16)
         self._server = grpc.server(self._pool, options=server_arguments())
-        auth_service_pb2_grpc.add_AuthServiceServicer_to_server(_Auth(self), self._server)
-        config_service_pb2_grpc.add_ConfigServiceServicer_to_server(_Config(self), self._server)
-        ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(_Ingest(self), self._server)
-        series_service_pb2_grpc.add_SeriesServiceServicer_to_server(_Series(self), self._server)
+        auth_service_pb2_grpc.add_AuthServiceServicer_to_server(self.servicers["AuthService"], self._server)
+        config_service_pb2_grpc.add_ConfigServiceServicer_to_server(self.servicers["ConfigService"], self._server)
+        ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(self.servicers["IngestService"], self._server)
+        series_service_pb2_grpc.add_SeriesServiceServicer_to_server(self.servicers["SeriesService"], self._server)
         if credentials is None:
-            self.port = self._server.add_insecure_port("127.0.0.1:0")
+            target = f"grpc://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         else:
-            self.port = self._server.add_secure_port("127.0.0.1:0", credentials)
-        self.scheme = "grpc" if credentials is None else "grpcs"
-        self.target = f"{self.scheme}://127.0.0.1:{self.port}"
-        self.api_token = ApiToken.mint(api_url="https://neptune.example", grpc_url=self.target)
+            target = f"grpcs://127.0.0.1:{self._server.add_secure_port('127.0.0.1:0', credentials)}"
         self._server.start()
+        return target
+
+    def _close(self) -> None:
+        self._server.stop(None).wait(PATIENCE)
+        self._pool.shutdown()
 
     def stop(self) -> None:
         """Stop at once and wait for the end of all threads."""
         for event in self._hanging:
             event.set()
-        self._server.stop(None).wait(PATIENCE)
-        self._pool.shutdown()
+        self._close()
 
     def script(self, method: str, *steps: Callable[[Any], None]) -> None:
         """Let the next calls of a method take these steps before they answer, one each."""
