@@ -208,6 +208,28 @@ def test_plaintext_beyond_this_machine(process: Any) -> None:
     assert_one_sentence(result.err, "without TLS")
 
 
+def test_public_url(serving: Any) -> None:
+    with serving("--public-url", "https://tracking.example.test/api/") as server:
+        assert server.ready["http_url"] == "https://tracking.example.test/api"
+
+
+def test_place_of_files(serving: Any, process: Any, tmp_path: Path) -> None:
+    with serving("--files", str(tmp_path / "elsewhere")):
+        assert (tmp_path / "elsewhere").is_dir()
+    with serving():
+        assert not (tmp_path / "data" / "files").exists()
+    (tmp_path / "file").touch()
+    for place, sentence in (
+        ("file", "cannot be written"),
+        ("ftp://host/files", "ftp://host/files is no address for files"),
+        ("s3://bucket?secret_access_key=hush", "does not belong on a command line"),
+    ):
+        result = process("serve", "--data", "data", "--files", place)
+        assert result.code == 2
+        assert_one_sentence(result.err, sentence)
+        assert "hush" not in result.err
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="a certificate is made with openssl")
 def test_tls(serving: Any, process: Any, tmp_path: Path) -> None:
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"

@@ -85,7 +85,7 @@ def test_a_note_tells_what_was_uploaded(folder: Folder) -> None:
         assert abs(file.modified - time.time()) < 60
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=3000), max_size=5), st.integers(-1, 20_000), st.integers(0, 20_000))
 def test_reading_gives_what_was_written_and_no_byte_of_the_note(
     folder: Folder, pieces: list[bytes], start: int, size: int

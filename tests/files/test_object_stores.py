@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import subprocess
+import sys
 import urllib.parse
 from contextlib import contextmanager
 from pathlib import Path
@@ -227,6 +228,12 @@ def test_azure_gets_signatures_of_its_own_kind(monkeypatch: pytest.MonkeyPatch) 
 
 
 # What cannot be used
+
+
+def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(StorageError, match=r"not installed: pip install \"neptune-api\[objects\]\""):
+        ObjectStorage("s3://bucket")
 
 
 @pytest.fixture
