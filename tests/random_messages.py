@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import message_factory
 from hypothesis import strategies as st
 
-from neptune_api.http.json_codec import is_map
+from neptune_api.http.json_codec import is_http_datetime, is_map
 from neptune_api.http.rules import TIMESTAMP, FieldPath, is_repeated
 
 if TYPE_CHECKING:
@@ -135,5 +135,7 @@ def _values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
     }
     if field.type in simple:
         return simple[field.type]
+    if is_http_datetime(field):
+        return st.integers(-62_135_596_800_000, 253_402_300_799_999)
     low, high = next(size for name, size in _SIZES.items() if getattr(field, f"TYPE_{name}") == field.type)
     return st.integers(low, high) | st.integers(0, 3)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from neptune_api.http import json_codec
 from neptune_api.http.json_codec import TranscodeError
-from neptune_api.v1 import attributes_pb2, attributes_service_pb2, ingest_pb2, leaderboard_service_pb2, queries_pb2
+from neptune_api.v1 import (
+    attributes_pb2,
+    attributes_service_pb2,
+    ingest_pb2,
+    leaderboard_service_pb2,
+    queries_pb2,
+    series_pb2,
+)
 from neptune_api.v1.projects_service_pb2 import ProjectUpdate, ProjectWithRole
 from neptune_api.v1.roles_pb2 import PROJECT_VISIBILITY_PRIV
 from neptune_api.v1.series_pb2 import BucketExpression, FloatPoint
@@ -33,7 +40,7 @@ def filled(cls: Any, text: str) -> Any:
 
 # Types without http_name and http_list, for which the dialect is a variant of protobuf's.
 PLAIN: st.SearchStrategy[Any] = st.sampled_from(
-    [ingest_pb2.RunOperation, ingest_pb2.BulkRequestStatus, attributes_pb2.LeaderboardEntries]
+    [ingest_pb2.RunOperation, ingest_pb2.BulkRequestStatus, series_pb2.SeriesValuesResponse]
 )
 
 
@@ -62,6 +69,10 @@ def test_dialect() -> None:
     assert "codeAccess" not in value
     assert "description" not in value
     assert written(attributes_pb2.IntAttribute(value=2**62))["value"] == 2**62
+    instant = attributes_pb2.DatetimeAttribute(value=-1)
+    assert written(instant)["value"] == "1969-12-31T23:59:59.999Z"
+    assert filled(attributes_pb2.DatetimeAttribute, '{"value": "1969-12-31T23:59:59.999Z"}') == instant
+    assert written(attributes_pb2.DatetimeAttribute())["value"] == "1970-01-01T00:00:00Z"
     assert written(FileToSign(project_identifier="a/b"))["project_identifier"] == "a/b"
     assert written(BucketExpression())["customYFormula"] == ""
     assert written(BucketExpression())["lineage"] == "BUCKET_LINEAGE_FULL"
