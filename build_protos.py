@@ -3,9 +3,10 @@
     python build_protos.py            write what is stale
     python build_protos.py --check    write nothing; exit 1 and list every stale, missing or extra file
 
-Generated: neptune_api/v1 (messages, stubs and their types), neptune_api/models and neptune_api/api/client.py. A folder
-is replaced as a whole, so a renamed proto leaves nothing behind. The tools live in two environments of their own under
-.tools/, made on first use from the running Python; only the standard library is needed to start.
+Generated: neptune_api/v1 (messages, stubs and their types), neptune_api/models, neptune_api/api/client.py and the
+OpenAPI document of the HTTP API. A folder is replaced as a whole, so a renamed proto leaves nothing behind. The tools
+live in two environments of their own under .tools/, made on first use from the running Python; only the standard
+library is needed to start.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parent
 PROTO = ROOT / "proto"
 TOOLS = ROOT / ".tools"
 PACKAGE = "neptune_api/v1"
+OPENAPI = "neptune_api/server/http/static/openapi.json"
 GOOGLE_PROTOS = "googleapis"  # inside the compiler environment; buf.yaml names it too
 
 # Every tool version, dependencies included: the same protos give the same bytes on every machine.
@@ -175,7 +177,9 @@ def generate(out: Path) -> list[str]:
     descriptors(tools, PROTO, descriptor_set)
     facade = [tools["compiler"] / "bin/python", ROOT / "tools/facade.py", descriptor_set, out]
     run(facade, step="generating neptune_api/models and neptune_api/api/client.py")
-    return [PACKAGE, "neptune_api/models", "neptune_api/api/client.py"]
+    openapi = [tools["compiler"] / "bin/python", ROOT / "tools/openapi.py", descriptor_set, out]
+    run(openapi, step=f"generating {OPENAPI}")
+    return [PACKAGE, "neptune_api/models", "neptune_api/api/client.py", OPENAPI]
 
 
 def tree(path: Path) -> dict[str, Path]:

@@ -15,7 +15,7 @@ STORE_VARIABLE: Final = "NEPTUNE_API_STORE"
 """The environment variable with the URL of the store."""
 
 # Top-level packages of the server extra, as they are imported.
-_EXTRA: Final = frozenset({"grpc_health", "grpc_reflection", "jwt", "numpy", "sqlalchemy"})
+_EXTRA: Final = frozenset({"grpc_health", "grpc_reflection", "httptools", "jwt", "numpy", "sqlalchemy", "uvicorn"})
 
 
 def add_parser(commands: Any) -> None:
@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
         "--grpc-port", type=int, default=0, metavar="PORT", help="0, the default: the folder's last one, or a free one"
     )
     parser.add_argument(
-        "--http-port", type=int, default=0, metavar="PORT", help="as --grpc-port; reserved, nothing answers there yet"
+        "--http-port", type=int, default=0, metavar="PORT", help="as --grpc-port, for the HTTP API"
     )
     parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help="JSON file that is there while calls are accepted"

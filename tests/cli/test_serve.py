@@ -53,7 +53,7 @@ def test_first_start(serving: Any, process: Any, tmp_path: Path) -> None:
     lines = [line.strip() for line in result.out.splitlines()]
     assert f"export {TOKEN_VARIABLE}='{server.ready['api_token']}'" in lines
     assert "neptune-api call UsersService.GetUserIdentity" in lines
-    assert "not in this version" in next(line for line in lines if line.startswith("HTTP"))
+    assert "/docs" in next(line for line in lines if line.startswith("HTTP"))
     assert redact(result.err) == result.err
     assert not server.ready_file.exists()
 

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools"
-GENERATED = ("neptune_api/v1", "neptune_api/models", "neptune_api/api/client.py")
+OPENAPI = "neptune_api/server/http/static/openapi.json"
+GENERATED = ("neptune_api/v1", "neptune_api/models", "neptune_api/api/client.py", OPENAPI)
 
 
 def build(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,10 +37,11 @@ def copy(tmp_path: Path) -> Path:
     """Return a copy of what generation reads and writes, sharing the tool environments of the checkout."""
     TOOLS.mkdir(exist_ok=True)
     (tmp_path / ".tools").symlink_to(TOOLS)
-    for folder in ("proto", "tools", "neptune_api/v1", "neptune_api/models"):
+    for folder in ("proto", "tools", "neptune_api/v1", "neptune_api/models", "neptune_api/http", "neptune_api/_grpc"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "neptune_api/api").mkdir()
-    for file in ("build_protos.py", "neptune_api/api/client.py"):
+    modules = [path.relative_to(ROOT).as_posix() for path in (ROOT / "neptune_api").glob("*.py")]
+    for file in ("build_protos.py", "neptune_api/api/client.py", OPENAPI, *modules):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path
 

@@ -108,9 +108,23 @@ def test_api_token_becomes_an_access_token_of_its_user(identity: Identity, alice
     assert claims["jti"] != jwt.decode(pair.refresh_token, options={"verify_signature": False})["jti"]
 
 
-def test_endpoints_lie_below_the_issuer(identity: Identity) -> None:
-    assert identity.token_endpoint == f"{identity.issuer}/protocol/openid-connect/token"
-    assert identity.discovery_url == f"{identity.issuer}/.well-known/openid-configuration"
+@pytest.mark.parametrize(
+    ("scheme", "authority", "expected"),
+    [
+        (None, None, "http://127.0.0.1:8080"),
+        ("http", "example.org", "http://example.org"),
+        ("https", "example.org:8443", "https://example.org:8443"),
+        ("http", "[::1]:80", "http://[::1]:80"),
+        ("http", "example.org/path", "http://127.0.0.1:8080"),
+        ("http", "a@example.org", "http://127.0.0.1:8080"),
+        ("http", "x\r\ny", "http://127.0.0.1:8080"),
+        ("http", "", "http://127.0.0.1:8080"),
+    ],
+)
+def test_base_url_is_the_one_that_callers_used(scheme: str | None, authority: str | None, expected: str) -> None:
+    assert Addresses("http://127.0.0.1:8080", "x:1").base_url(scheme, authority) == expected
+    chosen = Addresses("https://chosen", "x:1", chosen=True)
+    assert chosen.base_url(scheme, authority) == "https://chosen"
 
 
 def test_first_exchange_is_remembered(identity: Identity, directory: Directory, alice: UserRecord) -> None:

@@ -87,6 +87,11 @@ class Applier:
         self._leases.start()
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """True between start() and the end."""
+        return self._thread.is_alive()
+
     def wake(self) -> None:
         """Tell that the log has grown."""
         self._work.set()

@@ -106,6 +106,11 @@ class Store:
                 # Another process may apply them, and the word of that may get lost with a connection.
                 condition.wait(min(left, _LOOK_SECONDS))
 
+    @property
+    def applying(self) -> bool:
+        """True while accepted operations are applied."""
+        return self._applier.alive
+
     def compact(self) -> None:
         """Move every point that is still in a tail into chunks, as the applier does when it has nothing else to do."""
         self._applier.compact()
