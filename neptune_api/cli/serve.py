@@ -39,9 +39,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--grpc-port", type=int, default=0, metavar="PORT", help="0, the default: the folder's last one, or a free one"
     )
-    parser.add_argument(
-        "--http-port", type=int, default=0, metavar="PORT", help="as --grpc-port, for the HTTP API"
-    )
+    parser.add_argument("--http-port", type=int, default=0, metavar="PORT", help="as --grpc-port, for the HTTP API")
     parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help="JSON file that is there while calls are accepted"
     )

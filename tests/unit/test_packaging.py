@@ -64,10 +64,10 @@ def test_the_wheel_holds_one_package_and_no_tests(wheel: zipfile.ZipFile) -> Non
     assert not [name for name in names if name.endswith(".proto")]
 
 
-def test_the_wheel_holds_every_module_and_type_of_the_package(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_every_module_type_and_page_of_the_package(wheel: zipfile.ZipFile) -> None:
     here = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("*.py", "*.pyi", "py.typed")
+        for pattern in ("*.py", "*.pyi", "py.typed", "static/*")
         for path in (ROOT / "neptune_api").rglob(pattern)
     }
     assert {name for name in wheel.namelist() if name.startswith("neptune_api/")} == here
