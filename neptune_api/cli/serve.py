@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 STORE_VARIABLE: Final = "NEPTUNE_API_STORE"
 """The environment variable with the URL of the store."""
 
-# Top-level packages of the server extra, as they are imported.
-_EXTRA: Final = frozenset({"grpc_health", "grpc_reflection", "httptools", "jwt", "numpy", "sqlalchemy", "uvicorn"})
-
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
@@ -72,12 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.store is None and arguments.data is None:
         complain(f"Say where the data is: --data DIR, --store URL, or the URL in {STORE_VARIABLE}.")
         return 2
+    from neptune_api.server import missing_extra
+
     try:
         from neptune_api.server.cli import serve
+
+        return serve(arguments)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRA:
+        sentence = missing_extra(error)
+        if sentence is None:
             raise
-        complain(f'The server needs the package {missing}, which is not installed: pip install "neptune-api[server]"')
+        complain(sentence)
         return 2
-    return serve(arguments)
