@@ -274,9 +274,7 @@ def server_packages() -> list[str]:
     found = {
         package
         for package, distributions in metadata.packages_distributions().items()
-        if wanted & {canonicalize_name(name) for name in distributions}
-        and package.isidentifier()
-        and not package.startswith("_")
+        if re.fullmatch("[a-z][a-z0-9_]*", package) and wanted & set(map(canonicalize_name, distributions))
     }
     assert len(found) >= len(wanted)
     return sorted(found)
