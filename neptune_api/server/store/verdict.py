@@ -30,8 +30,7 @@ class Verdict:
 
     def accept(self, count: int = 1) -> None:
         """Count changes that were applied."""
-        if count:
-            self._counts[pb.INGEST_CODE_OK] += count
+        self._counts[pb.INGEST_CODE_OK] += count
 
     def refuse(self, code: int, path: str = "", count: int = 1, sentence: str | None = None) -> None:
         """Count changes that were not, for this reason; `sentence` says more than the usual one."""
