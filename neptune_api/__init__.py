@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from neptune_api import aio as aio
+    from neptune_api import columns as columns
     from neptune_api import exceptions as exceptions
     from neptune_api import models as models
     from neptune_api._grpc.sync_interceptors import AuthInterceptor, DeadlineInterceptor, ErrorInterceptor
@@ -39,11 +40,12 @@ __all__ = [
     "__version__",
     "aio",
     "channel",
+    "columns",
     "exceptions",
     "models",
 ]
 
-_MODULES: Final = frozenset({"aio", "exceptions", "models"})
+_MODULES: Final = frozenset({"aio", "columns", "exceptions", "models"})
 _HOMES: Final = {
     "ApiToken": "credentials",
     "AuthInterceptor": "_grpc.sync_interceptors",

@@ -5,25 +5,34 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import quote, urlsplit
 
 import grpc
 
 from neptune_api.auth import ApiTokenSource, ProviderTokenSource, StaticTokenSource, TokenSource
 from neptune_api.credentials import TOKEN_VARIABLE, ApiToken
-from neptune_api.options import ChannelOptions
+from neptune_api.options import ChannelOptions, read_pem
+from neptune_api.proxies import find_proxy
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from neptune_api.auth import Provider
+    from neptune_api.http.endpoint import Endpoint
+    from neptune_api.proxies import Proxy
+
+    Transport: TypeAlias = Literal["auto", "grpc", "http"]
 
 __all__ = ["Connection", "channel", "resolve"]
 
-TLS_PORT: Final = 443
+PORTS: Final = {"grpcs": 443, "https": 443, "http": 80}
 
-_SHAPE: Final = "grpcs://host:port (TLS), grpc://host:port (plaintext), host:port (TLS) or unix:/path"
+_SHAPE: Final = (
+    "grpcs://host:port (TLS), grpc://host:port (plaintext), host:port (TLS), https://host/path, http://host/path or "
+    "unix:/path"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +40,74 @@ class Connection:
     """Where to connect, how, and with what to log in."""
 
     address: str
-    """Address as gRPC takes it: `host:port` or `unix:/path`."""
+    """`host:port`, or `unix:/path` for gRPC."""
     secure: bool
     """TLS is used."""
     local: bool
     """The address never leaves this machine."""
+    wire: Literal["grpc", "http"] = "grpc"
+    """What is spoken there."""
+    host: str = ""
+    """Name or address without brackets; empty for a socket of this machine."""
+    port: int = 0
+    prefix: str = ""
+    """What stands before every path of the HTTP API, without a slash at its end."""
     api_token: ApiToken | None = field(default=None, repr=False)
     """What to exchange for access tokens; None for anonymous calls or when access tokens come from elsewhere."""
+    fallback: Connection | None = None
+    """Where to go when nobody speaks gRPC at the address."""
+
+    def proxy(self) -> Proxy | None:
+        """Return the proxy of the environment for this connection. Raises ValueError for one that is not supported."""
+        # A proxy cannot reach this machine's loopback.
+        return None if self.local else find_proxy(f"{self.wire}{'s' * self.secure}", self.host, self.port)
 
     def arguments(self, options: ChannelOptions) -> list[tuple[str, str | int]]:
-        """Return the gRPC channel arguments."""
+        """Return the gRPC channel arguments. Raises ValueError for a proxy that is not supported."""
         from neptune_api._grpc.methods import retryable_methods
 
         arguments = list(options.channel_arguments(retryable_methods()))
-        if self.local and not any(key == "grpc.enable_http_proxy" for key, _ in arguments):
-            # A proxy from the environment cannot reach this machine's loopback.
-            arguments.append(("grpc.enable_http_proxy", 0))
+        if not any(key in {"grpc.enable_http_proxy", "grpc.http_proxy"} for key, _ in arguments):
+            proxy = self.proxy()
+            # Said in either case: gRPC itself reads the variables in lower case only.
+            arguments.append(("grpc.enable_http_proxy", 0) if proxy is None else ("grpc.http_proxy", proxy.url))
         return arguments
 
     def credentials(self, options: ChannelOptions) -> grpc.ChannelCredentials:
         """Return the TLS credentials. Raises OSError or ValueError for a file that cannot be read or is no PEM file."""
-        return grpc.ssl_channel_credentials(
-            root_certificates=_read_pem(options.ca_file, "ca_file"),
-            private_key=_read_pem(options.client_key, "client_key"),
-            certificate_chain=_read_pem(options.client_cert, "client_cert"),
+        root, key, chain = (
+            None if path is None else read_pem(path, name)
+            for name, path in (
+                ("ca_file", options.ca_file),
+                ("client_key", options.client_key),
+                ("client_cert", options.client_cert),
+            )
+        )
+        return grpc.ssl_channel_credentials(root_certificates=root, private_key=key, certificate_chain=chain)
+
+    def endpoint(self, options: ChannelOptions) -> Endpoint:
+        """Return where HTTP requests go. Raises as credentials() and proxy() do."""
+        from neptune_api.http.endpoint import Endpoint, tls_context
+
+        return Endpoint(
+            host=self.host,
+            port=self.port,
+            prefix=self.prefix,
+            tls=tls_context(options) if self.secure else None,
+            server_name=options.server_name,
+            proxy=self.proxy(),
         )
 
+    def open(self, options: ChannelOptions) -> grpc.Channel:
+        """Open a bare channel, without tokens and deadlines. Raises as endpoint() does."""
+        if self.wire == "http":
+            from neptune_api.http.channel import Wire
 
-def _read_pem(path: str | os.PathLike[str] | None, name: str) -> bytes | None:
-    if path is None:
-        return None
-    data = Path(path).read_bytes()
-    if b"-----BEGIN " not in data:
-        raise ValueError(f"{name} {os.fspath(path)!r} is not a PEM file: it has no line that starts with -----BEGIN")
-    return data
+            return Wire(self.endpoint(options), options)
+        arguments = self.arguments(options)
+        if self.secure:
+            return grpc.secure_channel(self.address, self.credentials(options), arguments)
+        return grpc.insecure_channel(self.address, arguments)
 
 
 def _is_loopback(host: str) -> bool:
@@ -83,10 +126,7 @@ def _bad(target: str, problem: str) -> ValueError:
 
 
 def parse_target(target: str) -> Connection:
-    """Return where a target points and whether it uses TLS.
-
-    Raises ValueError for anything but the four forms, NotImplementedError for http:// and https://.
-    """
+    """Return where a target points, what is spoken there and whether it uses TLS. Raises ValueError for other forms."""
     text = target.strip()
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
@@ -97,23 +137,19 @@ def parse_target(target: str) -> Connection:
     if not separator:
         scheme, rest = "grpcs", text
     scheme = scheme.lower()
-    if scheme in {"http", "https"}:
-        raise NotImplementedError(
-            f"{scheme}:// targets need the HTTP wire, which this version does not have; use the server's gRPC address, "
-            "grpcs://host:port"
-        )
-    if scheme not in {"grpc", "grpcs"}:
+    if scheme not in {"grpc", "grpcs", "http", "https"}:
         raise _bad(text, f"has the unknown scheme {scheme!r}")
     if not rest or any(character.isspace() or not character.isprintable() for character in rest):
         raise _bad(text, "has no host" if not rest else "contains white space")
     if "@" in rest:
-        raise _bad(text, "contains a user name or password, which gRPC does not send")
+        raise _bad(text, "contains a user name or password, which is not sent")
     try:
         parts = urlsplit(f"//{rest}")
     except ValueError:
         raise _bad(text, "has a host that is neither a name nor an address") from None
-    if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise _bad(text, "has something behind the port")
+    wire: Literal["grpc", "http"] = "http" if scheme.startswith("http") else "grpc"
+    if parts.query or parts.fragment or (wire == "grpc" and parts.path not in {"", "/"}):
+        raise _bad(text, f"has something behind the {'port' if wire == 'grpc' else 'path'}")
     if parts.netloc.count(":") > 1 and "[" not in parts.netloc:
         raise _bad(text, "has more than one colon; an IPv6 address stands in brackets")
     try:
@@ -124,11 +160,19 @@ def parse_target(target: str) -> Connection:
         raise _bad(text, "has no host")
     if port == 0 or parts.netloc.endswith(":"):
         raise _bad(text, "has a port that is no number between 1 and 65535")
-    if port is None and scheme == "grpc":
+    if port is None and scheme not in PORTS:
         raise _bad(text, "has no port, and plaintext has no usual one")
     bracketed = f"[{host}]" if ":" in host else host
+    port = PORTS[scheme] if port is None else port
     return Connection(
-        address=f"{bracketed}:{TLS_PORT if port is None else port}", secure=scheme == "grpcs", local=_is_loopback(host)
+        address=f"{bracketed}:{port}",
+        secure=scheme.endswith("s"),
+        local=_is_loopback(host),
+        wire=wire,
+        host=host,
+        port=port,
+        # What is percent-encoded stays so.
+        prefix=quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._") if wire == "http" else "",
     )
 
 
@@ -146,37 +190,76 @@ def _api_token(given: str | ApiToken | None) -> ApiToken | None:
     return ApiToken.parse(text, source=TOKEN_VARIABLE)
 
 
+def _http_url(token: ApiToken) -> str:
+    url = token.api_url or token.api_address
+    return url if "://" in url else f"https://{url}"
+
+
+def _address(target: str | None, token: ApiToken | None, transport: Transport | None) -> str:
+    """Return the target of the argument or of the token."""
+    if target is not None:
+        return target
+    if token is None:
+        raise ValueError("no target: without an API token, which knows the address, a target must be given")
+    if transport != "http" and token.grpc_url is not None:
+        return token.grpc_url
+    if transport == "grpc":
+        raise ValueError(
+            f"this API token knows no gRPC address (grpc_url), only {token.api_url}; pass a target such as "
+            "'grpcs://host:port', or transport='http'"
+        )
+    return _http_url(token)
+
+
 def resolve(
-    target: str | None, api_token: str | ApiToken | None, options: ChannelOptions, *, access_token: bool
+    target: str | None,
+    api_token: str | ApiToken | None,
+    options: ChannelOptions,
+    *,
+    access_token: bool,
+    transport: Transport | None = None,
 ) -> Connection:
     """Decide where to connect and with which token; `access_token` tells that access tokens come from elsewhere.
 
     Raises ValueError for a target or a combination that makes no sense, InvalidTokenError for an undecodable token.
     """
+    if transport not in {None, "auto", "grpc", "http"}:
+        raise ValueError(f"transport must be 'auto', 'grpc', 'http' or None, not {transport!r}")
     if access_token and api_token:
         raise ValueError("pass either api_token or access_token, not both")
     token = None if access_token else _api_token(api_token)
-    if target is None:
-        if token is None:
-            raise ValueError("no target: without an API token, which knows the address, a target must be given")
-        if token.grpc_url is None:
-            raise ValueError(
-                f"this API token knows no gRPC address (grpc_url), only {token.api_url}; pass a target such as "
-                "'grpcs://host:port'"
-            )
-        target = token.grpc_url
-    connection = parse_target(target)
+    address = _address(target, token, transport)
+    connection = parse_target(address)
+    if transport in {"grpc", "http"} and connection.wire != transport:
+        raise ValueError(f"the target {address!r} is an address of the {connection.wire} wire, not of {transport}")
+    tokens = token is not None or access_token
+    _check(connection, address, options, tokens=tokens)
+    fallback = None
+    if transport == "auto" and connection.wire == "grpc" and token is not None:
+        address = _http_url(token)
+        fallback = parse_target(address)
+        _check(fallback, address, options, tokens=tokens)
+    return replace(connection, api_token=token, fallback=fallback)
+
+
+def _check(connection: Connection, target: str, options: ChannelOptions, *, tokens: bool) -> None:
+    """Raise ValueError when the options do not fit the connection, or a token would travel in the open."""
     if not connection.secure:
         if options.tls_fields:
             raise ValueError(
                 f"{', '.join(options.tls_fields)} mean something with TLS only, and {target!r} is plaintext"
             )
-        if (token is not None or access_token) and not connection.local and not options.allow_insecure_token:
+        if tokens and not connection.local and not options.allow_insecure_token:
             raise ValueError(
-                f"refusing to send a token unencrypted to {connection.address}: use grpcs://, or set "
+                f"refusing to send a token unencrypted to {connection.address}: use "
+                f"{'https' if connection.wire == 'http' else 'grpcs'}://, or set "
                 "ChannelOptions(allow_insecure_token=True) if everyone on the way may act as you"
             )
-    return Connection(connection.address, connection.secure, connection.local, token)
+    elif connection.wire == "grpc" and not options.verify:
+        raise ValueError(
+            "verify=False does not work over gRPC, which always verifies certificates: use the HTTP wire (an https:// "
+            "target, or transport='http'), or trust the certificate with ca_file"
+        )
 
 
 def channel(
@@ -185,13 +268,20 @@ def channel(
     api_token: str | ApiToken | None = None,
     access_token: str | Provider | None = None,
     options: ChannelOptions | None = None,
+    transport: Transport | None = None,
 ) -> grpc.Channel:
     """Open a channel for the generated stubs; it connects at the first call.
 
-    `target` is grpcs://host:port, grpc://host:port (plaintext), host:port (TLS) or unix:/path; without one, the API
-    token says where. `api_token` comes from the environment variable NEPTUNE_API_TOKEN when not given; "" makes a
-    channel for the methods that need no token. `access_token` takes its place: a JWT that is sent as it is, or a
-    function that returns one when it is needed.
+    `target` is grpcs://host:port, grpc://host:port (plaintext), host:port (TLS) or unix:/path for the gRPC wire,
+    https://host/path or http://host/path for the HTTP wire, whose path is that under which the API lies; without a
+    target, the API token says where. `api_token` comes from the environment variable NEPTUNE_API_TOKEN when not given;
+    "" makes a channel for the methods that need no token. `access_token` takes its place: a JWT that is sent as it is,
+    or a function that returns one when it is needed.
+
+    `transport` picks between the addresses of a token: "grpc", "http", or "auto", which tries gRPC at the first call
+    and, when nobody speaks it there, goes over to HTTP for as long as the channel lives. None takes gRPC if the token
+    has an address for it. Over HTTP, methods that take a stream of requests raise UnimplementedException when they are
+    called; everything else works in the same way on both wires.
 
     Calls have the deadlines of `options`, carry an access token that is fetched and renewed as needed, are retried when
     the method allows it, and raise the exceptions of neptune_api.exceptions, which are grpc.RpcErrors. A call whose
@@ -199,22 +289,26 @@ def channel(
     Whoever opens the channel closes it: use it in a `with` block, or call close(). Open it after a fork, not before.
 
     Raises ValueError when target, token and options do not fit together, InvalidTokenError (also a ValueError) for a
-    text that is no API token, OSError for a certificate file that cannot be read, NotImplementedError for http(s)://.
+    text that is no API token, OSError for a certificate file that cannot be read.
     """
     from neptune_api._grpc.sync import Channel, token_transport
 
     options = ChannelOptions() if options is None else options
-    connection = resolve(target, api_token, options, access_token=access_token is not None)
+    connection = resolve(target, api_token, options, access_token=access_token is not None, transport=transport)
     source: TokenSource | None = None
     if callable(access_token):
         source = ProviderTokenSource(access_token, timeout=options.exchange_timeout)
     elif access_token is not None:
         source = StaticTokenSource(access_token)
-    arguments = connection.arguments(options)
-    if connection.secure:
-        below = grpc.secure_channel(connection.address, connection.credentials(options), arguments)
-    else:
-        below = grpc.insecure_channel(connection.address, arguments)
+    below, kind = connection.open(options), Channel
+    if connection.wire == "http":
+        from neptune_api.http.channel import Channel as HttpChannel
+
+        kind = HttpChannel
+    elif connection.fallback is not None:
+        from neptune_api.http.fallback import FallbackChannel
+
+        below = FallbackChannel(below, connection.fallback.open(options))
     if connection.api_token is not None:
         source = ApiTokenSource(connection.api_token, token_transport(below), timeout=options.exchange_timeout)
-    return Channel(below, source, options)
+    return kind(below, source, options)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
     from google.rpc import status_pb2
+    from typing_extensions import Self
 
     Metadata: TypeAlias = Collection[tuple[str, str | bytes]]
     DetailT = TypeVar("DetailT", bound=Message)
@@ -98,7 +99,69 @@ class ErrorInfo:
 
 # One class for both worlds: sync callers and interceptors take a failed call for a grpc.Call and a grpc.Future, aio
 # callers catch grpc.aio.AioRpcError. With twin hierarchies `except NotFoundException` would mean two things.
-class NeptuneApiError(grpc.aio.AioRpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] # grpc.Future is not generic at run time
+class FailedCall(grpc.aio.AioRpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] # grpc.Future is not generic at run time
+    """A call that has failed, as gRPC knows such calls for threads and for event loops."""
+
+    if TYPE_CHECKING:
+
+        def details(self) -> str:
+            """Return the sentence that says what happened."""
+
+        def initial_metadata(self) -> Metadata:  # type: ignore[override] # a tuple from sync calls, Metadata from aio calls
+            """Return the metadata sent before the first message, as (key, value) pairs."""
+
+        def trailing_metadata(self) -> Metadata:  # type: ignore[override] # a tuple from sync calls, Metadata from aio calls
+            """Return the metadata sent with the status, as (key, value) pairs."""
+
+    def cancel(self) -> bool:
+        """Return False: the call has ended."""
+        return False
+
+    def cancelled(self) -> bool:
+        """Return False: the call ended with an error."""
+        return False
+
+    def running(self) -> bool:
+        """Return False: the call has ended."""
+        return False
+
+    def done(self) -> bool:
+        """Return True: the call has ended."""
+        return True
+
+    def is_active(self) -> bool:
+        """Return False: the call has ended."""
+        return False
+
+    def time_remaining(self) -> float:
+        """Return 0: the call has ended."""
+        return 0.0
+
+    def result(self, timeout: float | None = None) -> NoReturn:
+        """Raise this error."""
+        raise self
+
+    def exception(self, timeout: float | None = None) -> Self:
+        """Return this error."""
+        return self
+
+    def traceback(self, timeout: float | None = None) -> TracebackType | None:
+        """Return the traceback of this error."""
+        try:
+            raise self
+        except FailedCall:
+            return sys.exc_info()[2]
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Return False: the call has ended, the callback is not registered."""
+        return False
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        """Call `fn` with this error at once."""
+        fn(self)
+
+
+class NeptuneApiError(FailedCall):
     """Base of every error a call raises, on every wire; raised through the subclass of its status code.
 
     `str()` gives the code, the sentence of the server, the method and the field violations, on one line.
@@ -125,17 +188,6 @@ class NeptuneApiError(grpc.aio.AioRpcError, grpc.Call, grpc.Future):  # type: ig
         )
         self.method: str | None = method
         """Full name of the method called, such as `neptune_api.v1.RunsService/GetRun`; None if no call was made."""
-
-    if TYPE_CHECKING:
-
-        def details(self) -> str:
-            """Return the sentence that says what happened."""
-
-        def initial_metadata(self) -> Metadata:  # type: ignore[override] # a tuple from sync calls, Metadata from aio calls
-            """Return the metadata sent before the first message, as (key, value) pairs."""
-
-        def trailing_metadata(self) -> Metadata:  # type: ignore[override] # a tuple from sync calls, Metadata from aio calls
-            """Return the metadata sent with the status, as (key, value) pairs."""
 
     @cached_property
     def _status(self) -> status_pb2.Status | None:
@@ -208,55 +260,6 @@ class NeptuneApiError(grpc.aio.AioRpcError, grpc.Call, grpc.Future):  # type: ig
             _plain(self.trailing_metadata()),
             self.debug_error_string(),
         )
-
-    # grpc.Call and grpc.Future of a call that has ended: client interceptors get a failed call as such.
-
-    def cancel(self) -> bool:
-        """Return False: the call has ended."""
-        return False
-
-    def cancelled(self) -> bool:
-        """Return False: the call ended with an error."""
-        return False
-
-    def running(self) -> bool:
-        """Return False: the call has ended."""
-        return False
-
-    def done(self) -> bool:
-        """Return True: the call has ended."""
-        return True
-
-    def is_active(self) -> bool:
-        """Return False: the call has ended."""
-        return False
-
-    def time_remaining(self) -> float:
-        """Return 0: the call has ended."""
-        return 0.0
-
-    def result(self, timeout: float | None = None) -> NoReturn:
-        """Raise this error."""
-        raise self
-
-    def exception(self, timeout: float | None = None) -> NeptuneApiError:
-        """Return this error."""
-        return self
-
-    def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        """Return the traceback of this error."""
-        try:
-            raise self
-        except NeptuneApiError:
-            return sys.exc_info()[2]
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Return False: the call has ended, the callback is not registered."""
-        return False
-
-    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        """Call `fn` with this error at once."""
-        fn(self)
 
 
 def _plain(metadata: Metadata) -> tuple[tuple[str, str | bytes], ...]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import random
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
 import grpc
 
@@ -66,6 +69,14 @@ def _check_size(name: str, value: int) -> None:
         raise ValueError(f"{name} must be between 1 and {_INT32_MAX:,} bytes, not {value!r}")
 
 
+def read_pem(path: str | PathLike[str], name: str) -> bytes:
+    """Return the bytes of a PEM file; `name` says in errors which. Raises OSError, ValueError for another file."""
+    data = Path(path).read_bytes()
+    if b"-----BEGIN " not in data:
+        raise ValueError(f"{name} {os.fspath(path)!r} is not a PEM file: it has no line that starts with -----BEGIN")
+    return data
+
+
 def _is_argument(pair: object) -> bool:
     return isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str | int)
 
@@ -111,6 +122,14 @@ class RetryPolicy:
             raise ValueError(f"budget must be between 1 and 1,000, not {self.budget!r}")
         if not 0.001 <= self.budget_refill < math.inf:
             raise ValueError(f"budget_refill must be at least 0.001, not {self.budget_refill!r}")
+
+    def backoff(self, attempt: int) -> float:
+        """Return the seconds between the failure of an attempt, counted from 1, and the next one."""
+        try:
+            wait = min(self.initial_backoff * self.multiplier ** (attempt - 1), self.max_backoff)
+        except OverflowError:
+            wait = self.max_backoff
+        return wait * random.uniform(0.8, 1.2)  # noqa: S311 # it spreads callers, it hides nothing
 
     def service_config(self, methods: Iterable[str]) -> str:
         """Return the gRPC service config (JSON) that applies the policy to `methods`, such as `pkg.Service/Method`."""
@@ -169,17 +188,24 @@ class ChannelOptions:
     user_agent: str | None = None
     """What the channel calls itself, in front of gRPC's own name; None for this package's name and versions."""
     ca_file: str | PathLike[str] | None = None
-    """PEM file of the certificate authorities to trust; None for gRPC's bundled ones."""
+    """PEM file of the certificate authorities to trust; None for those bundled with gRPC, or for the system's over
+    HTTP."""
     client_cert: str | PathLike[str] | None = None
     """PEM file of the certificate (chain) by which this client proves itself; needs `client_key`."""
     client_key: str | PathLike[str] | None = None
     """PEM file of the private key of `client_cert`."""
     server_name: str | None = None
     """Host name to expect in the server's certificate, when it is not the one in the target."""
+    verify: bool = True
+    """Verify the server's certificate. False, over HTTP only, trusts whoever answers: everyone on the way can act as
+    you."""
+    http_format: Literal["protobuf", "json", "declared"] = "protobuf"
+    """How messages are written over HTTP: binary protobuf, JSON in the dialect of the REST API, which is some 50 times
+    slower, or as the REST API declares for each method, for servers that take nothing else."""
     allow_insecure_token: bool = False
     """Send tokens unencrypted to hosts other than this one. Whoever can listen on the way can then act as you."""
     arguments: tuple[ChannelArgument, ...] = ()
-    """Further gRPC channel arguments, which win over those made from the other fields."""
+    """Further gRPC channel arguments, which win over those made from the other fields; HTTP knows none."""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "stream_timeout", "keepalive_time"):
@@ -197,6 +223,8 @@ class ChannelOptions:
             raise ValueError("client_cert and client_key belong together: give both or neither")
         if self.user_agent is not None and not (self.user_agent.isascii() and self.user_agent.isprintable()):
             raise ValueError("user_agent must be printable ASCII text")
+        if self.http_format not in {"protobuf", "json", "declared"}:
+            raise ValueError(f"http_format must be 'protobuf', 'json' or 'declared', not {self.http_format!r}")
         if not all(map(_is_argument, self.arguments)):
             raise ValueError("arguments must hold pairs of a name and a text or whole number, as gRPC takes them")
 
@@ -204,7 +232,8 @@ class ChannelOptions:
     def tls_fields(self) -> tuple[str, ...]:
         """Names of the given fields that mean something with TLS only."""
         names = ("ca_file", "client_cert", "client_key", "server_name")
-        return tuple(name for name in names if getattr(self, name) is not None)
+        given = tuple(name for name in names if getattr(self, name) is not None)
+        return given if self.verify else (*given, "verify")
 
     def channel_arguments(self, retryable: Iterable[str]) -> tuple[ChannelArgument, ...]:
         """Return the gRPC channel arguments; `retryable` are the methods, `pkg.Service/Method`, that may be retried."""

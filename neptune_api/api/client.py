@@ -1293,9 +1293,21 @@ class Client(ClientBase):
     ) -> models.AppendColumnsResponse:
         """Appends a batch of columns to float series of one run. Needs member.
 
-        The batch is on disk before the answer. The same batch id again is answered in the same way and changes nothing.
-        Errors: INVALID_ARGUMENT without a project, run or batch id; PERMISSION_DENIED; RESOURCE_EXHAUSTED for a message
-        over the limit. Columns that cannot be taken are reported by index and cost themselves only.
+        The batch is on disk before the answer, and is applied after every operation on the run that was accepted
+        before. The same batch under the same id is answered in the same way and changes nothing, for as long as
+        outcomes of requests are kept.
+
+        What is wrong with points whatever the run holds is in the answer, by index: unusable paths, columns of
+        different lengths, steps and times out of range. What depends on the run (a path of another type, steps that do
+        not increase, times that decrease, points that were logged before, steps not after the fork point, previews
+        before the last committed step, the run itself) is known when the batch has been applied: ask IngestService
+        about `request_id`. The status counts every point of the batch by its code, those of the answer included; the
+        details have one entry for each series and code, which tells the series' index and that of its first such point.
+        Refused points cost themselves only. Points count as if they came one after the other, series by series. Errors:
+        INVALID_ARGUMENT without a project, run or batch id, for a batch id over 128 bytes, for more than 100,000 series
+        or a path given twice; NOT_FOUND for a project; PERMISSION_DENIED; FAILED_PRECONDITION for an archived project;
+        ALREADY_EXISTS (reason BATCH_ID_TAKEN) for the id of another batch; RESOURCE_EXHAUSTED for a message over the
+        limit of requests.
 
         RPC: `SeriesService.AppendColumns`, `POST /api/client/v1/columns:append`.
 
@@ -1303,8 +1315,8 @@ class Client(ClientBase):
             request: The whole request; instead of the fields below.
             project: `workspace/name` of the project. Required.
             run_id: The run's id. Required.
-            batch_id: Names the batch; unique in the project, at most 128 bytes. Required.
-            series: The series, each once; at most 100,000.
+            batch_id: Names the batch; unique in the project, at most 128 bytes. A UUID is fine. Required.
+            series: The series, each once; at most 100,000. One without points is left alone.
             timeout: Deadline in seconds; the channel's default when absent.
             metadata: Further headers to send.
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,9 +13,6 @@ if TYPE_CHECKING:
 
 STORE_VARIABLE: Final = "NEPTUNE_API_STORE"
 """The environment variable with the URL of the store."""
-
-# Top-level packages of the server extra, as they are imported.
-_EXTRA: Final = frozenset({"grpc_health", "grpc_reflection", "jwt", "numpy", "sqlalchemy"})
 
 
 def add_parser(commands: Any) -> None:
@@ -40,9 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--grpc-port", type=int, default=0, metavar="PORT", help="0, the default: the folder's last one, or a free one"
     )
-    parser.add_argument(
-        "--http-port", type=int, default=0, metavar="PORT", help="as --grpc-port; reserved, nothing answers there yet"
-    )
+    parser.add_argument("--http-port", type=int, default=0, metavar="PORT", help="as --grpc-port, for the HTTP API")
     parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help="JSON file that is there while calls are accepted"
     )
@@ -75,16 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.store is None and arguments.data is None:
         complain(f"Say where the data is: --data DIR, --store URL, or the URL in {STORE_VARIABLE}.")
         return 2
-    # Importing makes many objects and no garbage: looking for some would take a tenth of the time to start.
-    gc.disable()
+    from neptune_api.server import missing_extra
+
     try:
         from neptune_api.server.cli import serve
+
+        return serve(arguments)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRA:
+        sentence = missing_extra(error)
+        if sentence is None:
             raise
-        complain(f'The server needs the package {missing}, which is not installed: pip install "neptune-api[server]"')
+        complain(sentence)
         return 2
-    finally:
-        gc.enable()
-    return serve(arguments)

@@ -1,8 +1,9 @@
 """Messages as JSON in the dialect of the REST API, by readers and writers that are compiled once per message type.
 
-Like the JSON form of proto3 that google.protobuf.json_format writes, and three times as fast, with these differences:
+Like the JSON form of proto3 that google.protobuf.json_format writes, and several times as fast, with these differences:
 
 - 64-bit integers are numbers; texts are accepted as well.
+- Integers with `http_datetime`, milliseconds since the epoch, are instants like google.protobuf.Timestamp.
 - Enum values are named by their `http_name`, if they have one; proto names and numbers are accepted as well.
 - A message with `http_list` is the bare array of its only field. `null` is absent everywhere, `[]` is not.
 - Fields without presence are always written, whatever their value, except an unspecified enum; readers of the REST API
@@ -110,13 +111,12 @@ def writer_of(descriptor: Descriptor, empty: bool) -> Write:
         (field,) = descriptor.fields
         write_items, name = _list_writer(field, empty), field.name
         return lambda message: write_items(getattr(message, name))
-    # Filled at the first use: messages may contain themselves.
+    # Filled at the first use, in one step: messages may contain themselves, and threads may come at the same time.
     writers: dict[int, tuple[str, Write | None]] = {}
     defaults: dict[str, Any] = {}
 
     def compile_fields() -> None:
         for field in descriptor.fields:
-            writers[field.number] = field.json_name, field_writer(field, empty)
             if is_repeated(field):
                 if empty:
                     defaults[field.json_name] = {} if is_map(field) else []
@@ -126,7 +126,10 @@ def writer_of(descriptor: Descriptor, empty: bool) -> Write:
                     if field.enum_type.values_by_number[0].name.endswith("_UNSPECIFIED"):
                         continue
                     default = enum_names(field.enum_type)[0]
+                if is_http_datetime(field):
+                    default = _write_millis(0)
                 defaults[field.json_name] = "" if default == b"" else default
+        writers.update({field.number: (field.json_name, field_writer(field, empty)) for field in descriptor.fields})
 
     def write_message(message: Message) -> dict[str, Any]:
         if not writers:
@@ -172,6 +175,8 @@ def value_writer(field: FieldDescriptor, empty: bool) -> Write | None:
     if field.enum_type is not None:
         names = enum_names(field.enum_type)
         return lambda number: names.get(number, number)
+    if is_http_datetime(field):
+        return _write_millis
     writers: dict[int, Write] = {
         field.TYPE_DOUBLE: _write_double,
         field.TYPE_FLOAT: _write_float,
@@ -205,7 +210,14 @@ def _write_bytes(value: bytes) -> str:
 
 
 def _write_timestamp(message: Any) -> str:
-    seconds, nanos = message.seconds, message.nanos
+    return _write_instant(message.seconds, message.nanos)
+
+
+def _write_millis(millis: int) -> str:
+    return _write_instant(millis // 1000, millis % 1000 * 1_000_000)
+
+
+def _write_instant(seconds: int, nanos: int) -> str:
     if not (_MIN_SECONDS <= seconds <= _MAX_SECONDS and 0 <= nanos < 1_000_000_000):
         raise TranscodeError("a timestamp lies outside of the years 1 to 9999, which JSON cannot say")
     fraction = f".{nanos:09d}" if nanos % 1000 else f".{nanos // 1000:06d}" if nanos % 1_000_000 else ""
@@ -239,22 +251,16 @@ def reader_of(descriptor: Descriptor) -> Fill:
 
         def read_list(message: Message, value: Any) -> None:
             message.SetInParent()
-            try:
-                fill(message, value)
-            except TranscodeError as error:
-                # The list is the message: it has no name of its own on the wire.
-                error.field = error.field.removeprefix(field.name)
-                raise
+            fill(message, value)
 
         return read_list
+    # Filled at the first use, in one step: messages may contain themselves, and threads may come at the same time.
     fillers: dict[str, Fill] = {}
 
     def compile_fields() -> None:
-        for field in descriptor.fields:
-            filler = field_filler(field)
-            fillers[field.name] = filler
-        # Last, so that another field's proto spelling never hides it.
-        fillers.update({field.json_name: fillers[field.name] for field in descriptor.fields})
+        by_name = {field.name: field_filler(field) for field in descriptor.fields}
+        # JSON names last, so that another field's proto spelling never hides one.
+        fillers.update({**by_name, **{field.json_name: by_name[field.name] for field in descriptor.fields}})
 
     def read_message(message: Message, value: Any) -> None:
         if type(value) is not dict:
@@ -291,17 +297,7 @@ def _plain_filler(field: FieldDescriptor) -> Fill:
     if is_map(field):
         return _map_filler(field)
     if is_repeated(field):
-        fill = _list_filler(field)
-
-        def fill_list(message: Any, value: Any) -> None:
-            try:
-                fill(message, value)
-            except TranscodeError as error:
-                # field_filler names the field.
-                error.field = error.field.removeprefix(field.name)
-                raise
-
-        return fill_list
+        return _list_filler(field)
     name = field.name
     if field.message_type is not None:
         fill_message = reader_of(field.message_type)
@@ -374,6 +370,8 @@ def _map_filler(field: FieldDescriptor) -> Fill:
 def value_reader(field: FieldDescriptor) -> Read:
     """Return how to read one value of a field that is no message."""
     kind = field.type
+    if is_http_datetime(field):
+        return _read_millis
     if field.enum_type is not None:
         return _enum_reader(field.enum_type)
     if kind in {field.TYPE_DOUBLE, field.TYPE_FLOAT}:
@@ -463,6 +461,19 @@ def _enum_reader(enum: EnumDescriptor) -> Read:
 
 
 def _read_timestamp(message: Any, value: Any) -> None:
+    seconds, nanos = _read_instant(value)
+    message.SetInParent()
+    message.seconds = seconds
+    message.nanos = nanos
+
+
+def _read_millis(value: Any) -> int:
+    seconds, nanos = _read_instant(value)
+    return seconds * 1000 + nanos // 1_000_000
+
+
+def _read_instant(value: Any) -> tuple[int, int]:
+    """Return seconds since the epoch and nanoseconds after them."""
     found = _RFC3339.fullmatch(value) if type(value) is str else None
     if found is None:
         raise TranscodeError("must be a text such as 2026-01-31T12:00:00.123Z")
@@ -476,9 +487,7 @@ def _read_timestamp(message: Any, value: Any) -> None:
     seconds = (moment.toordinal() - _EPOCH_DAY) * 86_400 + moment.hour * 3600 + moment.minute * 60 + moment.second
     if not _MIN_SECONDS <= seconds - zone <= _MAX_SECONDS:
         raise TranscodeError("lies outside of the years 1 to 9999")
-    message.SetInParent()
-    message.seconds = seconds - zone
-    message.nanos = int(f"{(found['fraction'] or ''):<09}"[:9])
+    return seconds - zone, int(f"{(found['fraction'] or ''):<09}"[:9])
 
 
 _WIDE: Final = ("INT64", "UINT64", "SINT64", "FIXED64", "SFIXED64")
@@ -501,6 +510,14 @@ _SPECIAL_READERS: Final[Mapping[str, Fill]] = {TIMESTAMP: _read_timestamp}
 def is_map(field: FieldDescriptor) -> bool:
     """Tell whether a field is a map."""
     return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def is_http_datetime(field: FieldDescriptor) -> bool:
+    """Tell whether an integer field holds milliseconds since the epoch that JSON writes as an instant."""
+    from neptune_api.v1.annotations_pb2 import http_datetime
+
+    wanted: bool = field.GetOptions().Extensions[http_datetime]
+    return wanted
 
 
 def map_entry(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:

@@ -10,9 +10,22 @@ if TYPE_CHECKING:
 __all__ = ["LocalServer"]
 
 
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """Return the sentence about a package that the server cannot be imported without; None for a module of our own."""
+    package = (error.name or "").partition(".")[0]
+    if package in {"", "neptune_api"}:
+        return None
+    return f'The server needs the package {package}, which is not installed: pip install "neptune-api[server]"'
+
+
 def __getattr__(name: str) -> object:
     if name != "LocalServer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from neptune_api.server.local import LocalServer
-
+    try:
+        from neptune_api.server.local import LocalServer
+    except ModuleNotFoundError as error:
+        sentence = missing_extra(error)
+        if sentence is None:
+            raise
+        raise ModuleNotFoundError(sentence, name=error.name, path=error.path) from error
     return LocalServer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from neptune_api.cli.console import complain, say
 from neptune_api.credentials import TOKEN_VARIABLE, redact
+from neptune_api.server.http.pages import DOCS_PATH
 from neptune_api.server.server import Server, ServerError, TlsFiles
 from neptune_api.server.store.database import StoreError
 
@@ -72,8 +72,6 @@ def _serve(arguments: argparse.Namespace, signals: _EndingSignals) -> bool:
     )
     try:
         server.start()
-        # What is loaded by now stays to the end: the garbage collector need not look through it again and again.
-        gc.freeze()
         if ready_file is not None:
             _write_ready_file(ready_file, server)
         _announce(server)
@@ -99,7 +97,7 @@ def _announce(server: Server) -> None:
         say(f"Note: {note}")
     say(f"Serving workspace {server.workspace} of user {server.username}; Ctrl-C stops.")
     say(f"gRPC  {addresses.grpc_url}")
-    say(f"HTTP  not in this version; {addresses.http_url} is reserved for it")
+    say(f"HTTP  {addresses.http_url} (in a browser: {addresses.http_url}{DOCS_PATH})")
     say()
     say("Paste into another terminal:")
     say()
@@ -143,6 +141,8 @@ def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # What uvicorn has to say below that is said already.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 class _EndingSignals:

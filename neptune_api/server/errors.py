@@ -39,6 +39,17 @@ class StatusError(Exception):
         self.violations = tuple(violations)
         self.retry_seconds = retry_seconds
 
+    def at(self, position: int, what: str) -> StatusError:
+        """Return the error with the position of a stream's message at which it came; `what` names the message."""
+        return StatusError(
+            self.code,
+            f"{what}: {self.message}",
+            reason=self.reason,
+            metadata={**self.metadata, "position": str(position)},
+            violations=self.violations,
+            retry_seconds=self.retry_seconds,
+        )
+
     def status(self) -> status_pb2.Status:
         """Return the google.rpc.Status that travels in `grpc-status-details-bin` and in HTTP bodies."""
         status = status_pb2.Status(code=self.code.value[0], message=self.message)

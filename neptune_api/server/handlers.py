@@ -68,6 +68,8 @@ class Handler:
     response_streaming: bool
     authenticate: Authenticate | None
     """None for RPCs that need no token."""
+    reads_bytes: bool = False
+    """True when `read` gives something else than the message."""
 
     @property
     def name(self) -> str:
@@ -100,10 +102,13 @@ class Handler:
 
     def serialize(self, response: Message) -> bytes:
         """Return the binary encoding of a response. Raises TypeError for one of another type."""
-        # protobuf would encode any message.
+        return self.checked(response).SerializeToString()
+
+    def checked(self, response: Message) -> Message:
+        """Return a response. Raises TypeError for one of another type, which protobuf would encode all the same."""
         if not isinstance(response, self.response_type):
             raise TypeError(f"{self.name} answers {self.response_type.__name__}, not {type(response).__name__}")
-        return response.SerializeToString()
+        return response
 
     def guarded(self, decode: Decode, encode: Encode) -> Behaviour:
         """Return the RPC as a function of (payload, context) that raises nothing but StatusError.
@@ -186,15 +191,20 @@ class Handler:
             return StatusError(
                 grpc.StatusCode.UNAVAILABLE, "The server is shutting down: call again in a moment.", retry_seconds=1.0
             )
-        incident = uuid.uuid4().hex
-        trace = "".join(traceback.format_exception(error)).rstrip()
-        _LOGGER.error("incident %s: %s failed\n%s", incident, self.name, redact(trace))
-        return StatusError(
-            grpc.StatusCode.INTERNAL,
-            f"The server failed in {self.name}; its log says why under incident {incident}.",
-            reason="INCIDENT",
-            metadata={"incident": incident},
-        )
+        return incident(self.name, error)
+
+
+def incident(where: str, error: Exception) -> StatusError:
+    """Log a fault under a new id and return the INTERNAL that tells the caller no more than that id."""
+    number = uuid.uuid4().hex
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    _LOGGER.error("incident %s: %s failed\n%s", number, where, redact(trace))
+    return StatusError(
+        grpc.StatusCode.INTERNAL,
+        f"The server failed in {where}; its log says why under incident {number}.",
+        reason="INCIDENT",
+        metadata={"incident": number},
+    )
 
 
 def _receive_one(payload: Any, decode: Decode) -> Message:
@@ -218,10 +228,12 @@ def collect_handlers(servicers: Iterable[object], authenticate: Authenticate) ->
             method = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
             implemented = getattr(type(servicer), name) is not getattr(base, name)
             request_type = message_factory.GetMessageClass(method.input_type)
+            reader = getattr(servicer, "request_readers", {}).get(name)
             found[path] = Handler(
                 method=method,
                 request_type=request_type,
-                read=getattr(servicer, "request_readers", {}).get(name, request_type.FromString),
+                read=reader or request_type.FromString,
+                reads_bytes=reader is not None,
                 response_type=message_factory.GetMessageClass(method.output_type),
                 behaviour=behaviour_of(rpc) if implemented else _refusal(method),
                 request_streaming=bool(rpc.request_streaming),

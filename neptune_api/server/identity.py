@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import threading
 import time
@@ -46,6 +47,12 @@ CLIENT_ID: Final = "neptune-cli"
 ISSUER_PATH: Final = "/auth/realms/neptune"
 """Where the issuer lies under the base address of the HTTP API; clients refresh tokens below it."""
 
+DISCOVERY_PATH: Final = f"{ISSUER_PATH}/.well-known/openid-configuration"
+"""Where OpenID clients find the token endpoint."""
+
+TOKEN_PATH: Final = f"{ISSUER_PATH}/protocol/openid-connect/token"
+"""Where OpenID clients refresh tokens."""
+
 DEFAULT_ACCESS_SECONDS: Final = 3600
 DEFAULT_REFRESH_SECONDS: Final = 30 * 24 * 3600
 
@@ -57,6 +64,8 @@ _CACHED_TOKENS: Final = 4096
 _SECRETS_FILE: Final = "secrets.json"
 _KEY_BYTES: Final = 32
 _USER_DIGITS: Final = 32
+
+_AUTHORITY: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +85,22 @@ class Addresses:
     """Base address of the HTTP API, without a slash at its end."""
     grpc_target: str
     """`host:port` of the gRPC API."""
+    chosen: bool = False
+    """True when somebody chose `http_url`, so that it holds whatever name a caller used."""
 
     @property
     def grpc_url(self) -> str:
         """The address of the gRPC API with its scheme, as API tokens carry it."""
         return self.grpc_target if "://" in self.grpc_target else f"grpc://{self.grpc_target}"
+
+    def base_url(self, scheme: str | None, authority: str | None) -> str:
+        """Return the base address of the HTTP API for a caller that reached it by a scheme and a `host:port`.
+
+        The name that the caller used leads back to the server, which need not be so for the one that the server knows.
+        """
+        if self.chosen or scheme is None or authority is None or not _AUTHORITY.fullmatch(authority):
+            return self.http_url
+        return f"{scheme}://{authority}"
 
 
 _caller: ContextVar[Caller] = ContextVar("caller")
@@ -208,16 +228,6 @@ class Identity:
     def issuer(self) -> str:
         """The `iss` of tokens: an address of this server, below which OpenID clients find its endpoints."""
         return f"{self.addresses.http_url}{ISSUER_PATH}"
-
-    @property
-    def token_endpoint(self) -> str:
-        """Where OpenID clients refresh tokens."""
-        return f"{self.issuer}/protocol/openid-connect/token"
-
-    @property
-    def discovery_url(self) -> str:
-        """Where OpenID clients find the token endpoint."""
-        return f"{self.issuer}/.well-known/openid-configuration"
 
     def authenticate(self, authorization: str | None) -> Caller:
         """Return the user that an `authorization` header belongs to.

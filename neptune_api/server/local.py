@@ -119,7 +119,7 @@ class LocalServer:
 
     @property
     def http_url(self) -> str:
-        """Base address reserved for the HTTP API, which this version does not serve."""
+        """Base address of the HTTP API."""
         return self._running.addresses.http_url
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from neptune_api.server.access import Access
 from neptune_api.server.files.storage import FolderStorage, StorageError
 from neptune_api.server.grpc_door import GrpcDoor
 from neptune_api.server.handlers import collect_handlers
+from neptune_api.server.http.gateway import Gateway
+from neptune_api.server.http_door import HttpDoor
 from neptune_api.server.identity import Addresses, Identity, Secrets
 from neptune_api.server.services.attributes import AttributesService
 from neptune_api.server.services.auth import AuthService
@@ -157,6 +160,7 @@ class Server:
                         else public_url.rstrip("/")
                     ),
                     grpc_target=f"{'' if tls is None else 'grpcs://'}{ports.join(name, self._grpc_port)}",
+                    chosen=public_host is not None,
                 ),
             )
             self._files = self._open_files(data, files, settings, directory, secrets)
@@ -167,11 +171,12 @@ class Server:
             servicers = _servicers(directory, self._identity, Access(directory), self._store, self._files, services)
             self._handlers = collect_handlers(servicers, self._identity.authenticate)
             services += sorted({handler.method.containing_service.full_name for handler in self._handlers.values()})
+            self._http_door = self._make_http_door(tls)
             undo.pop_all()
 
     @property
     def addresses(self) -> Addresses:
-        """Where clients reach the server. Nothing listens at `http_url` yet: the port is only kept free for it."""
+        """Where clients reach the server."""
         return self._identity.addresses
 
     @property
@@ -194,7 +199,11 @@ class Server:
         except RuntimeError as error:
             raise ServerError(f"Cannot listen on {address}: another program took it just now.") from error
         self._door.start(self._handlers)
-        _LOGGER.info("answering gRPC calls at %s", self.addresses.grpc_url)
+        try:
+            self._http_door.start()
+        except OSError as error:
+            raise ServerError(f"Cannot listen at {self.addresses.http_url}: {error.strerror}.") from error
+        _LOGGER.info("answering gRPC calls at %s, HTTP at %s", self.addresses.grpc_url, self.addresses.http_url)
 
     def stop(self, grace: float = GRACE_SECONDS) -> bool:
         """Stop within about two seconds and lose nothing that was acknowledged; False if a servicer still works.
@@ -205,7 +214,11 @@ class Server:
             if self._stopped:
                 return True
             self._stopped = True
-            finished = self._door is None or self._door.stop(grace)
+            # Both at the same time: each may take as long as the calls it lets finish.
+            with ThreadPoolExecutor(1) as beside:
+                http_stop = beside.submit(self._http_door.stop, grace)
+                finished = self._door is None or self._door.stop(grace)
+                finished = http_stop.result() and finished
             self._store.close()
             if self._files is not None:
                 self._files.close()
@@ -223,6 +236,22 @@ class Server:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _make_http_door(self, tls: TlsFiles | None) -> HttpDoor:
+        gateway = Gateway(self._handlers, self._identity.addresses, health=self._health)
+        try:
+            return HttpDoor(self._http_socket, gateway, tls=tls)
+        except OSError as error:  # ssl.SSLError is one
+            raise ServerError(f"The certificate and its key cannot be used: {error.strerror}.") from error
+
+    def _health(self) -> dict[str, bool]:
+        """Tell of each part whether it works."""
+        try:
+            with self._database.read() as connection:
+                database = connection.execute(sa.select(sa.literal(1))).scalar() == 1
+        except Exception:  # noqa: BLE001 # whatever it is, the database does not work
+            database = False
+        return {"database": database, "applier": self._store.applying}
 
     def _reserve(self, setting: str, port: int, settings: _Settings) -> socket.socket:
         host = self._host

@@ -6,7 +6,8 @@ Points as columns, for those who move many.
 
 Each column is a message with a single packed field, so that a program can make and read it through its bytes: the
 field's tag, the length as a varint, then the numbers as little-endian 64-bit words, which is what arrays look like
-in memory. Any protobuf library reads and writes the same bytes the ordinary way.
+in memory. Any protobuf library reads and writes the same bytes the ordinary way; in Python, `neptune_api.columns`
+makes arrays of them and back.
 """
 
 from collections import abc as _abc

@@ -264,10 +264,10 @@ class AppendColumnsRequest(_message.Message):
     run_id: _builtins.str
     """The run's id. Required."""
     batch_id: _builtins.str
-    """Names the batch; unique in the project, at most 128 bytes. Required."""
+    """Names the batch; unique in the project, at most 128 bytes. A UUID is fine. Required."""
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppendSeries]:
-        """The series, each once; at most 100,000."""
+        """The series, each once; at most 100,000. One without points is left alone."""
 
     def __init__(
         self,
@@ -294,10 +294,10 @@ class AppendSeries(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Path of the attribute."""
+    """Path of the attribute. Required."""
     @_builtins.property
     def columns(self) -> _columns_pb2.FloatColumns:
-        """The points."""
+        """The points, all of them committed or all of them previews."""
 
     def __init__(
         self,
@@ -328,10 +328,10 @@ class AppendColumnsResponse(_message.Message):
     request_id: _builtins.str
     """The id to ask IngestService about."""
     accepted_points: _builtins.int
-    """How many points were accepted."""
+    """How many points were accepted: all but those in `errors`."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppendColumnsError]:
-        """Which columns were not."""
+        """Which points were not, by series and code."""
 
     def __init__(
         self,
@@ -397,14 +397,14 @@ class ReadColumnsRequest(_message.Message):
     STEP_RANGE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """Most points of each series, the last ones when negative. Absent: all."""
+    """Most points of each series: the first ones, or the last ones when negative; 0 gives none. Absent: all."""
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[_queries_pb2.TimeSeries]:
         """The series; at most 100,000."""
 
     @_builtins.property
     def step_range(self) -> _queries_pb2.StepRange:
-        """Only points of these steps."""
+        """Only points of these steps, both ends included."""
 
     def __init__(
         self,
@@ -443,7 +443,7 @@ class ReadColumnsResponse(_message.Message):
     """True on the last message of the series; every series has one."""
     @_builtins.property
     def columns(self) -> _columns_pb2.FloatColumns:
-        """The points that follow those of the message before."""
+        """The points that follow those of the message before; committed, or previews with `preview_ratios`."""
 
     def __init__(
         self,

@@ -57,19 +57,39 @@ class SeriesServiceStub:
     AppendColumns: _grpc.UnaryUnaryMultiCallable[_series_service_pb2.AppendColumnsRequest, _series_service_pb2.AppendColumnsResponse]
     """Appends a batch of columns to float series of one run. Needs member.
 
-    The batch is on disk before the answer. The same batch id again is answered in the same way and changes nothing.
-    Errors: INVALID_ARGUMENT without a project, run or batch id; PERMISSION_DENIED; RESOURCE_EXHAUSTED for a message
-    over the limit. Columns that cannot be taken are reported by index and cost themselves only.
+    The batch is on disk before the answer, and is applied after every operation on the run that was accepted before.
+    The same batch under the same id is answered in the same way and changes nothing, for as long as outcomes of
+    requests are kept.
+
+    What is wrong with points whatever the run holds is in the answer, by index: unusable paths, columns of different
+    lengths, steps and times out of range. What depends on the run (a path of another type, steps that do not increase,
+    times that decrease, points that were logged before, steps not after the fork point, previews before the last
+    committed step, the run itself) is known when the batch has been applied: ask IngestService about `request_id`. The
+    status counts every point of the batch by its code, those of the answer included; the details have one entry for
+    each series and code, which tells the series' index and that of its first such point. Refused points cost
+    themselves only. Points count as if they came one after the other, series by series.
+    Errors: INVALID_ARGUMENT without a project, run or batch id, for a batch id over 128 bytes, for more than 100,000
+    series or a path given twice; NOT_FOUND for a project; PERMISSION_DENIED; FAILED_PRECONDITION for an archived
+    project; ALREADY_EXISTS (reason BATCH_ID_TAKEN) for the id of another batch; RESOURCE_EXHAUSTED for a message over
+    the limit of requests.
     """
     AppendColumnsStream: _grpc.StreamStreamMultiCallable[_series_service_pb2.AppendColumnsRequest, _series_service_pb2.AppendColumnsResponse]
     """Appends batches as they come and acknowledges each, in order. Needs member.
 
-    Errors: as AppendColumns; batches before the bad one stay appended.
+    Each answer is what AppendColumns would answer, and comes when its batch is on disk. Batches may be of several runs
+    and projects. After a stream that broke, send again what was not acknowledged: ids keep batches from counting twice.
+    Errors: as AppendColumns, with the `position` of the bad batch in the error's metadata; batches before it stay
+    appended, those behind it are not looked at.
     """
     ReadColumns: _grpc.UnaryStreamMultiCallable[_series_service_pb2.ReadColumnsRequest, _series_service_pb2.ReadColumnsResponse]
     """Reads float series as columns, series by series, in messages of at most 100,000 points. Needs viewer.
 
-    Errors: INVALID_ARGUMENT for a malformed identifier or range; NOT_FOUND for a project.
+    All is read from one snapshot: what is applied meanwhile is not in it. Series come in the order of the request, each
+    in one message at least, their points ascending by step, the last message of each marked as `last`. An unknown run
+    or attribute has no points. Previews (where the series includes them) follow the committed points in messages of
+    their own.
+    Errors: INVALID_ARGUMENT for a malformed identifier or range, or for more than 100,000 series; NOT_FOUND for a
+    project; UNIMPLEMENTED for normalised values.
     """
 
 @_typing.type_check_only
@@ -99,19 +119,39 @@ class SeriesServiceAsyncStub(SeriesServiceStub):
     AppendColumns: _aio.UnaryUnaryMultiCallable[_series_service_pb2.AppendColumnsRequest, _series_service_pb2.AppendColumnsResponse]  # type: ignore[assignment]
     """Appends a batch of columns to float series of one run. Needs member.
 
-    The batch is on disk before the answer. The same batch id again is answered in the same way and changes nothing.
-    Errors: INVALID_ARGUMENT without a project, run or batch id; PERMISSION_DENIED; RESOURCE_EXHAUSTED for a message
-    over the limit. Columns that cannot be taken are reported by index and cost themselves only.
+    The batch is on disk before the answer, and is applied after every operation on the run that was accepted before.
+    The same batch under the same id is answered in the same way and changes nothing, for as long as outcomes of
+    requests are kept.
+
+    What is wrong with points whatever the run holds is in the answer, by index: unusable paths, columns of different
+    lengths, steps and times out of range. What depends on the run (a path of another type, steps that do not increase,
+    times that decrease, points that were logged before, steps not after the fork point, previews before the last
+    committed step, the run itself) is known when the batch has been applied: ask IngestService about `request_id`. The
+    status counts every point of the batch by its code, those of the answer included; the details have one entry for
+    each series and code, which tells the series' index and that of its first such point. Refused points cost
+    themselves only. Points count as if they came one after the other, series by series.
+    Errors: INVALID_ARGUMENT without a project, run or batch id, for a batch id over 128 bytes, for more than 100,000
+    series or a path given twice; NOT_FOUND for a project; PERMISSION_DENIED; FAILED_PRECONDITION for an archived
+    project; ALREADY_EXISTS (reason BATCH_ID_TAKEN) for the id of another batch; RESOURCE_EXHAUSTED for a message over
+    the limit of requests.
     """
     AppendColumnsStream: _aio.StreamStreamMultiCallable[_series_service_pb2.AppendColumnsRequest, _series_service_pb2.AppendColumnsResponse]  # type: ignore[assignment]
     """Appends batches as they come and acknowledges each, in order. Needs member.
 
-    Errors: as AppendColumns; batches before the bad one stay appended.
+    Each answer is what AppendColumns would answer, and comes when its batch is on disk. Batches may be of several runs
+    and projects. After a stream that broke, send again what was not acknowledged: ids keep batches from counting twice.
+    Errors: as AppendColumns, with the `position` of the bad batch in the error's metadata; batches before it stay
+    appended, those behind it are not looked at.
     """
     ReadColumns: _aio.UnaryStreamMultiCallable[_series_service_pb2.ReadColumnsRequest, _series_service_pb2.ReadColumnsResponse]  # type: ignore[assignment]
     """Reads float series as columns, series by series, in messages of at most 100,000 points. Needs viewer.
 
-    Errors: INVALID_ARGUMENT for a malformed identifier or range; NOT_FOUND for a project.
+    All is read from one snapshot: what is applied meanwhile is not in it. Series come in the order of the request, each
+    in one message at least, their points ascending by step, the last message of each marked as `last`. An unknown run
+    or attribute has no points. Previews (where the series includes them) follow the committed points in messages of
+    their own.
+    Errors: INVALID_ARGUMENT for a malformed identifier or range, or for more than 100,000 series; NOT_FOUND for a
+    project; UNIMPLEMENTED for normalised values.
     """
 
 class SeriesServiceServicer:
@@ -158,9 +198,21 @@ class SeriesServiceServicer:
     ) -> _typing.Union[_series_service_pb2.AppendColumnsResponse, _abc.Awaitable[_series_service_pb2.AppendColumnsResponse]]:
         """Appends a batch of columns to float series of one run. Needs member.
 
-        The batch is on disk before the answer. The same batch id again is answered in the same way and changes nothing.
-        Errors: INVALID_ARGUMENT without a project, run or batch id; PERMISSION_DENIED; RESOURCE_EXHAUSTED for a message
-        over the limit. Columns that cannot be taken are reported by index and cost themselves only.
+        The batch is on disk before the answer, and is applied after every operation on the run that was accepted before.
+        The same batch under the same id is answered in the same way and changes nothing, for as long as outcomes of
+        requests are kept.
+
+        What is wrong with points whatever the run holds is in the answer, by index: unusable paths, columns of different
+        lengths, steps and times out of range. What depends on the run (a path of another type, steps that do not increase,
+        times that decrease, points that were logged before, steps not after the fork point, previews before the last
+        committed step, the run itself) is known when the batch has been applied: ask IngestService about `request_id`. The
+        status counts every point of the batch by its code, those of the answer included; the details have one entry for
+        each series and code, which tells the series' index and that of its first such point. Refused points cost
+        themselves only. Points count as if they came one after the other, series by series.
+        Errors: INVALID_ARGUMENT without a project, run or batch id, for a batch id over 128 bytes, for more than 100,000
+        series or a path given twice; NOT_FOUND for a project; PERMISSION_DENIED; FAILED_PRECONDITION for an archived
+        project; ALREADY_EXISTS (reason BATCH_ID_TAKEN) for the id of another batch; RESOURCE_EXHAUSTED for a message over
+        the limit of requests.
         """
 
     def AppendColumnsStream(
@@ -170,7 +222,10 @@ class SeriesServiceServicer:
     ) -> _typing.Union[_abc.Iterator[_series_service_pb2.AppendColumnsResponse], _abc.AsyncIterator[_series_service_pb2.AppendColumnsResponse]]:
         """Appends batches as they come and acknowledges each, in order. Needs member.
 
-        Errors: as AppendColumns; batches before the bad one stay appended.
+        Each answer is what AppendColumns would answer, and comes when its batch is on disk. Batches may be of several runs
+        and projects. After a stream that broke, send again what was not acknowledged: ids keep batches from counting twice.
+        Errors: as AppendColumns, with the `position` of the bad batch in the error's metadata; batches before it stay
+        appended, those behind it are not looked at.
         """
 
     def ReadColumns(
@@ -180,7 +235,12 @@ class SeriesServiceServicer:
     ) -> _typing.Union[_abc.Iterator[_series_service_pb2.ReadColumnsResponse], _abc.AsyncIterator[_series_service_pb2.ReadColumnsResponse]]:
         """Reads float series as columns, series by series, in messages of at most 100,000 points. Needs viewer.
 
-        Errors: INVALID_ARGUMENT for a malformed identifier or range; NOT_FOUND for a project.
+        All is read from one snapshot: what is applied meanwhile is not in it. Series come in the order of the request, each
+        in one message at least, their points ascending by step, the last message of each marked as `last`. An unknown run
+        or attribute has no points. Previews (where the series includes them) follow the committed points in messages of
+        their own.
+        Errors: INVALID_ARGUMENT for a malformed identifier or range, or for more than 100,000 series; NOT_FOUND for a
+        project; UNIMPLEMENTED for normalised values.
         """
 
 def add_SeriesServiceServicer_to_server(servicer: SeriesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

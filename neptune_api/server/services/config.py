@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from neptune_api._version import __version__
 from neptune_api.server import limits
-from neptune_api.server.identity import CLIENT_ID
+from neptune_api.server.identity import CLIENT_ID, DISCOVERY_PATH
 from neptune_api.v1.config_service_pb2 import ClientConfig, ClientVersions, Limits, Security, ServerInfo
 from neptune_api.v1.config_service_pb2_grpc import ConfigServiceServicer
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from neptune_api.server.identity import Identity
     from neptune_api.v1.config_service_pb2 import GetClientConfigRequest, GetServerInfoRequest
+
+# How the caller reached the server; the HTTP door tells.
+_REACHED: Final = frozenset({":scheme", ":authority"})
 
 
 class ConfigService(ConfigServiceServicer):
@@ -29,11 +32,13 @@ class ConfigService(ConfigServiceServicer):
 
     def GetClientConfig(self, request: GetClientConfigRequest, context: grpc.ServicerContext) -> ClientConfig:
         """Return the client configuration."""
+        reached = {key: str(value) for key, value in context.invocation_metadata() or () if key in _REACHED}
+        base_url = self._identity.addresses.base_url(reached.get(":scheme"), reached.get(":authority"))
         return ClientConfig(
-            api_url=self._identity.addresses.http_url,
+            api_url=base_url,
             # Without limits on versions, but there: clients demand the object.
             py_lib_versions=ClientVersions(),
-            security=Security(client_id=CLIENT_ID, open_id_discovery=self._identity.discovery_url),
+            security=Security(client_id=CLIENT_ID, open_id_discovery=f"{base_url}{DISCOVERY_PATH}"),
         )
 
     def GetServerInfo(self, request: GetServerInfoRequest, context: grpc.ServicerContext) -> ServerInfo:

@@ -112,13 +112,7 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
             try:
                 yield self._submission(operation, None)
             except StatusError as error:
-                raise StatusError(
-                    error.code,
-                    f"Operation {position} of the stream: {error.message}",
-                    reason=error.reason,
-                    metadata={**error.metadata, "position": str(position)},
-                    violations=error.violations,
-                ) from error
+                raise error.at(position, f"Operation {position} of the stream") from error
 
     def _submission(self, operation: Envelope, idempotency_key: str | None) -> Submission:
         size = len(operation.payload)

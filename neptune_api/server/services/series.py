@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import grpc
 import numpy as np
 
+from neptune_api.columns import FloatPoints, encode
 from neptune_api.server import limits, page_tokens
-from neptune_api.server.errors import StatusError, unimplemented
+from neptune_api.server.errors import StatusError, already_exists, unimplemented
+from neptune_api.server.identity import current_caller
 from neptune_api.server.point_messages import encode_float_points, point_value
 from neptune_api.server.run_lookup import find_anywhere, parse_holder
 from neptune_api.server.store import steps
+from neptune_api.server.store.column_batches import ColumnBatch
+from neptune_api.server.store.column_reads import ColumnRequest, read_columns
 from neptune_api.server.store.columns import FloatColumns
 from neptune_api.server.store.lineage import Scope
 from neptune_api.server.store.point_pages import FloatRequest, Walk, float_pages, payload_blocks
 from neptune_api.server.store.series import chunk_spans, find_series
-from neptune_api.server.validation import Checks
+from neptune_api.server.store.store import KeyTakenError
+from neptune_api.server.validation import Checks, shown
 from neptune_api.v1 import series_pb2, series_service_pb2_grpc
 from neptune_api.v1 import series_service_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType, Lineage, LineageEntityType, SortDirection
-from neptune_api.v1.roles_pb2 import PROJECT_ROLE_VIEWER
+from neptune_api.v1.roles_pb2 import PROJECT_ROLE_MEMBER, PROJECT_ROLE_VIEWER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,11 +40,9 @@ if TYPE_CHECKING:
     from neptune_api.server.store.runs import RunIdentifier
     from neptune_api.server.store.series import ChunkSpan, Segment
     from neptune_api.server.store.store import Store
-    from neptune_api.v1.queries_pb2 import TimeSeries
+    from neptune_api.v1.queries_pb2 import StepRange, TimeSeries
 
     Query = pb.FloatSeriesValuesQuery | pb.SeriesValuesQuery
-
-_Item = TypeVar("_Item", pb.FloatSeriesQuery, pb.SeriesQuery)
 
 _FLOATS: Final = {AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES}
 _OTHERS: Final = {
@@ -52,15 +55,16 @@ _POINTS_PER_ENCODING: Final = 100_000
 # About how many bytes a point has beside its value.
 _POINT_BYTES: Final = 32
 _LISTING: Final = "points"
-_COLUMNS_MISSING: Final = "Columns are not served yet: use IngestService.Submit and GetFloatSeriesValues."
 
 
 class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
-    """Read points of series."""
+    """Read points of series; move points as columns."""
 
     def __init__(self, *, store: Store, access: Access) -> None:
         self._store = store
         self._access = access
+        # A batch stays the bytes it came in, with arrays over them.
+        self.request_readers: Final = dict.fromkeys(("AppendColumns", "AppendColumnsStream"), ColumnBatch.parse)
 
     def GetFloatSeriesValues(
         self, request: pb.GetFloatSeriesValuesRequest, context: grpc.ServicerContext
@@ -79,7 +83,7 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
         whole_walk = _walk(query)
         response = series_pb2.FloatSeriesValuesResponse()
         with self._store.database.read() as connection:
-            found = self._find(connection, query.requests, _FLOATS)
+            found = self._find(connection, [item.series for item in query.requests], _FLOATS)
             points = sum(min(limit, sum(row.points for row, _ in segments)) for segments in found if segments)
             if points > limits.MAX_POINTS_PER_ANSWER:
                 raise StatusError(
@@ -134,7 +138,7 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
         places = [_place(position, item) for position, item in enumerate(query.requests)]
         answer = _Answer(_walk(query), limit, room, use_deprecated=request.use_deprecated_string_fields)
         with self._store.database.read() as connection:
-            found = self._find(connection, query.requests, _OTHERS)
+            found = self._find(connection, [item.series for item in query.requests], _OTHERS)
             spans = chunk_spans(connection, {row.id for segments in found if segments for row, _ in segments})
             for item, segments, place in zip(query.requests, found, places, strict=True):
                 # What does not exist is left out.
@@ -148,38 +152,106 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
     ) -> series_pb2.TimeseriesBucketsResponse:
         raise unimplemented("Buckets are not served yet: read the points with GetFloatSeriesValues.")
 
-    def AppendColumns(
-        self, request: pb.AppendColumnsRequest, context: grpc.ServicerContext
+    def AppendColumns(  # type: ignore[override]  # see request_readers
+        self, request: ColumnBatch, context: grpc.ServicerContext
     ) -> pb.AppendColumnsResponse:
-        raise unimplemented(_COLUMNS_MISSING)
+        return self._append(request)
 
-    def AppendColumnsStream(
-        self, request_iterator: Iterator[pb.AppendColumnsRequest], context: grpc.ServicerContext
+    def AppendColumnsStream(  # type: ignore[override]  # see request_readers
+        self, request_iterator: Iterator[ColumnBatch], context: grpc.ServicerContext
     ) -> Iterator[pb.AppendColumnsResponse]:
-        raise unimplemented(_COLUMNS_MISSING)
+        for position, batch in enumerate(request_iterator):
+            try:
+                response = self._append(batch)
+            except StatusError as error:
+                raise error.at(position, f"Batch {position} of the stream") from error
+            yield response
 
     def ReadColumns(
         self, request: pb.ReadColumnsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.ReadColumnsResponse]:
-        raise unimplemented(_COLUMNS_MISSING)
+        bounds = request.step_range
+        with Checks() as checks:
+            checks.at_most("series", len(request.series), limits.MAX_COLUMN_SERIES)
+            _check_range(checks, "step_range", bounds)
+            for position, series in enumerate(request.series):
+                _check_series(checks, f"series[{position}]", series)
+        walk = _range(bounds)
+        limit = request.limit if request.HasField("limit") else None
+        with self._store.database.read() as connection:
+            found = self._find(connection, request.series, _FLOATS, "series[{}]")
+            requests = [
+                ColumnRequest(segments or (), walk.lower, walk.upper, limit, series.include_preview)
+                for series, segments in zip(request.series, found, strict=True)
+            ]
+            for piece in read_columns(connection, requests):
+                response = pb.ReadColumnsResponse(series_index=piece.series_index, last=piece.last)
+                points = piece.points
+                response.columns.MergeFromString(
+                    encode(FloatPoints(points.steps, points.timestamps, points.values, piece.ratios))
+                )
+                yield response
+
+    def _append(self, batch: ColumnBatch) -> pb.AppendColumnsResponse:
+        with Checks() as checks:
+            for field, text in (("project", batch.project), ("run_id", batch.run_id), ("batch_id", batch.batch_id)):
+                if not text:
+                    checks.add(field, "is required")
+            size = len(batch.batch_id.encode())
+            if size > limits.MAX_BATCH_ID_BYTES:
+                checks.add("batch_id", f"has {size} bytes, the limit is {limits.MAX_BATCH_ID_BYTES}; send a UUID")
+            checks.at_most("series", len(batch.paths), limits.MAX_COLUMN_SERIES)
+            seen: set[str] = set()
+            for position, path in enumerate(batch.paths if len(set(batch.paths)) < len(batch.paths) else ()):
+                if path in seen:
+                    checks.add(f"series[{position}].path", "is that of a series before; send all its points in one")
+                seen.add(path)
+        project = self._access.project(batch.project, PROJECT_ROLE_MEMBER, writing=True, field="project")
+        try:
+            request_id = self._store.append_columns(batch, user_id=current_caller().user_id, project_id=project.id)
+        except KeyTakenError:
+            raise already_exists(
+                f'The batch id "{shown(batch.batch_id)}" names another batch of the project, and batches are applied '
+                "once: give each one an id of its own, and send it unchanged when you send it again.",
+                "BATCH_ID_TAKEN",
+            ) from None
+        return pb.AppendColumnsResponse(
+            batch_id=batch.batch_id,
+            request_id=request_id,
+            accepted_points=batch.accepted,
+            errors=(
+                pb.AppendColumnsError(
+                    series_index=fault.series_index,
+                    point_index=fault.point_index,
+                    count=fault.count,
+                    code=fault.code,  # type: ignore[arg-type]  # codes are plain integers inside the store
+                    message=fault.sentence,
+                )
+                for fault in batch.faults
+            ),
+        )
 
     def _find(
-        self, connection: sa.Connection, items: Sequence[_Item], types: set[AttributeType.ValueType]
+        self,
+        connection: sa.Connection,
+        wanted_series: Sequence[TimeSeries],
+        types: set[AttributeType.ValueType],
+        field: str = "request.requests[{}].series",
     ) -> list[list[Segment] | None]:
         """Return the series asked for, None for those that do not exist."""
         names: dict[str, RunIdentifier] = {}
-        for position, item in enumerate(items):
-            text = item.series.holder.identifier
+        for position, item in enumerate(wanted_series):
+            text = item.holder.identifier
             if text not in names:
-                names[text] = parse_holder(f"request.requests[{position}].series.holder.identifier", text)
+                names[text] = parse_holder(f"{field.format(position)}.holder.identifier", text)
         runs = find_anywhere(connection, self._access, names.values(), PROJECT_ROLE_VIEWER)
         wanted: dict[Scope, list[int]] = defaultdict(list)
         keys: list[tuple[int, str] | None] = []
-        for position, item in enumerate(items):
-            known = runs.get(names[item.series.holder.identifier])
-            keys.append(None if known is None else (known[0].key, item.series.attribute))
-            wanted[_scope(item.series)].append(position)
-        found: list[list[Segment] | None] = [None] * len(items)
+        for position, item in enumerate(wanted_series):
+            known = runs.get(names[item.holder.identifier])
+            keys.append(None if known is None else (known[0].key, item.attribute))
+            wanted[_scope(item)].append(position)
+        found: list[list[Segment] | None] = [None] * len(wanted_series)
         for scope, positions in wanted.items():
             existing = {key for position in positions if (key := keys[position]) is not None}
             series = find_series(connection, existing, types, scope)
@@ -270,27 +342,33 @@ def _add_float_pages(response: series_pb2.FloatSeriesValuesResponse, pages: Sequ
 
 def _check_query(checks: Checks, query: Query) -> None:
     checks.known("request.order", query.order, SortDirection)
-    for end, step in (("from", query.step_range.lower), ("to", query.step_range.upper)):
-        if math.isnan(step):
-            checks.add(f"request.step_range.{end}", "is NaN; say a step or leave it out")
+    _check_range(checks, "request.step_range", query.step_range)
     seen: set[str] = set()
     items: Sequence[pb.FloatSeriesQuery | pb.SeriesQuery] = query.requests
     for position, item in enumerate(items):
-        series = item.series
         if not item.request_id or item.request_id in seen:
             reason = "is given twice; each series has an id of its own" if item.request_id else "is required"
             checks.add(f"request.requests[{position}].request_id", reason)
         seen.add(item.request_id)
-        if not series.attribute:
-            checks.add(f"request.requests[{position}].series.attribute", "is required")
-        if series.holder.type not in {"", "experiment"}:
-            checks.add(f"request.requests[{position}].series.holder.type", "has to be experiment")
-        if series.lineage or series.lineage_entity_type:
-            field = f"request.requests[{position}].series"
-            checks.known(f"{field}.lineage", series.lineage, Lineage)
-            checks.known(f"{field}.lineage_entity_type", series.lineage_entity_type, LineageEntityType)
-        if series.normalize_to_first_value:
-            raise unimplemented("Values are not normalised here: divide them by the first one.")
+        _check_series(checks, f"request.requests[{position}].series", item.series)
+
+
+def _check_series(checks: Checks, field: str, series: TimeSeries) -> None:
+    if not series.attribute:
+        checks.add(f"{field}.attribute", "is required")
+    if series.holder.type not in {"", "experiment"}:
+        checks.add(f"{field}.holder.type", "has to be experiment")
+    if series.lineage or series.lineage_entity_type:
+        checks.known(f"{field}.lineage", series.lineage, Lineage)
+        checks.known(f"{field}.lineage_entity_type", series.lineage_entity_type, LineageEntityType)
+    if series.normalize_to_first_value:
+        raise unimplemented("Values are not normalised here: divide them by the first one.")
+
+
+def _check_range(checks: Checks, field: str, bounds: StepRange) -> None:
+    for end, step in (("from", bounds.lower), ("to", bounds.upper)):
+        if math.isnan(step):
+            checks.add(f"{field}.{end}", "is NaN; say a step or leave it out")
 
 
 def _scope(series: TimeSeries) -> Scope:
@@ -302,16 +380,18 @@ def _scope(series: TimeSeries) -> Scope:
 
 
 def _walk(query: Query, after_step: float | None = None) -> Walk:
-    bounds = query.step_range
     descending = query.order == SortDirection.SORT_DIRECTION_DESCENDING
     after: int | None = None
     if after_step is not None:
         after = steps.first_from(after_step) if descending else steps.last_until(after_step)
+    bounds = _range(query.step_range)
+    return Walk(bounds.lower, bounds.upper, descending, after)
+
+
+def _range(bounds: StepRange) -> Walk:
     return Walk(
         steps.first_from(bounds.lower) if bounds.HasField("lower") else 0,
         steps.last_until(bounds.upper) if bounds.HasField("upper") else steps.END,
-        descending,
-        after,
     )
 
 

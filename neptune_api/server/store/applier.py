@@ -13,12 +13,15 @@ import sqlalchemy as sa
 from neptune_api.server import limits
 from neptune_api.server.store import schema, system_attributes
 from neptune_api.server.store.blocks import Block
+from neptune_api.server.store.column_batches import ColumnBatch
+from neptune_api.server.store.column_updates import ColumnUpdates
 from neptune_api.server.store.columns import CorruptChunkError
 from neptune_api.server.store.compaction import compact
 from neptune_api.server.store.creations import Creations
 from neptune_api.server.store.envelopes import Envelope
 from neptune_api.server.store.faults import DatabaseFaultError
 from neptune_api.server.store.leases import NO_PROJECT, LeaseLostError, SharedLeases, SoleOwner
+from neptune_api.server.store.oplog import Kind
 from neptune_api.server.store.run_store import RunStore
 from neptune_api.server.store.updates import Updates
 from neptune_api.server.store.verdict import Verdict
@@ -83,6 +86,11 @@ class Applier:
         self._work.set()
         self._leases.start()
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """True between start() and the end."""
+        return self._thread.is_alive()
 
     def wake(self) -> None:
         """Tell that the log has grown."""
@@ -257,33 +265,37 @@ class _Batch:
         self._blocks = blocks
         self._creations = Creations(runs, connection)
         self._updates = Updates(runs, connection)
+        self._columns = ColumnUpdates(runs, self._updates)
         self._activity: dict[int, int] = {}
 
     def apply(self, operation: Operation) -> tuple[Operation, bytes, bytes | None]:
         """Apply one operation and return it with its serialized status and details."""
         verdict = Verdict(operation.request_id)
-        envelope = Envelope.parse(operation.payload)
+        change = _parse(operation)
         project_id = operation.project_id
         project = None if project_id is None else self._creations.project(project_id)
         if project_id is None or project is None:
             code = (
                 pb.INGEST_CODE_PROJECT_NOT_FOUND
-                if _is_project_name(envelope.project)
+                if _is_project_name(change.project)
                 else pb.INGEST_CODE_PROJECT_INVALID_NAME
             )
-            verdict.refuse(code, count=_size(operation))
+            verdict.refuse(code, count=_size(change))
         elif project.archived:
-            verdict.refuse(pb.INGEST_CODE_INGEST_SUSPENDED, count=_size(operation))
-        elif envelope.kind == "create":
+            verdict.refuse(pb.INGEST_CODE_INGEST_SUSPENDED, count=_size(change))
+        elif isinstance(change, Envelope) and change.kind == "create":
             run = self._creations.create(operation, project_id, pb.RunOperation.FromString(operation.payload), verdict)
             if run is not None:
                 self._touch(run, operation.accepted_ms)
         else:
-            run = self._runs.find(self._connection, project_id, envelope.run_id)
+            run = self._runs.find(self._connection, project_id, change.run_id)
             if run is None:
-                verdict.refuse(pb.INGEST_CODE_RUN_NOT_FOUND, count=_size(operation))
+                verdict.refuse(pb.INGEST_CODE_RUN_NOT_FOUND, count=_size(change))
             else:
-                self._update(run, envelope, operation.accepted_ms, verdict)
+                if isinstance(change, Envelope):
+                    self._update(run, change, operation.accepted_ms, verdict)
+                else:
+                    self._columns.apply(run, change, verdict)
                 self._touch(run, operation.accepted_ms)
         return operation, verdict.status(), verdict.details()
 
@@ -300,17 +312,11 @@ class _Batch:
             connection.execute(projects.update().where(projects.c.id == project_id).values(activity_ms=activity_ms))
 
     def _update(self, run: RunState, envelope: Envelope, accepted_ms: int, verdict: Verdict) -> None:
-        if envelope.kind == "update_batch":
-            for item in self._blocks.decode(envelope.body):
-                if isinstance(item, Block):
-                    self._updates.apply_block(run, item, verdict)
-                else:
-                    self._updates.apply_snapshot(run, item, accepted_ms, verdict)
-            return
-        message = pb.RunOperation.FromString(envelope.payload)
-        snapshots = [message.update] if message.HasField("update") else message.update_batch.snapshots
-        for snapshot in snapshots:
-            self._updates.apply_snapshot(run, snapshot, accepted_ms, verdict)
+        for item in self._blocks.decode(envelope.snapshots):
+            if isinstance(item, Block):
+                self._updates.apply_block(run, item, verdict)
+            else:
+                self._updates.apply_snapshot(run, item, accepted_ms, verdict)
 
     def _touch(self, run: RunState, now_ms: int) -> None:
         run.last_applied_ms = run.modified_ms = now_ms
@@ -323,9 +329,15 @@ def _is_project_name(text: str) -> bool:
     return as_uuid(text) is not None or (bool(workspace) and is_name(name, limits.MAX_PROJECT_NAME_BYTES))
 
 
-def _size(operation: Operation) -> int:
+def _parse(operation: Operation) -> Envelope | ColumnBatch:
+    return (ColumnBatch if operation.kind is Kind.COLUMNS else Envelope).parse(operation.payload)
+
+
+def _size(change: Envelope | ColumnBatch) -> int:
     """Return the number of atomic changes of an operation."""
-    message = pb.RunOperation.FromString(operation.payload)
+    if isinstance(change, ColumnBatch):
+        return change.size
+    message = pb.RunOperation.FromString(change.payload)
     kind = message.WhichOneof("operation")
     if kind == "create":
         return 1

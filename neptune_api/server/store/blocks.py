@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from neptune_api._wire import fields, varint
 from neptune_api.server.store import rules
-from neptune_api.server.store.wire import fields, varint
 from neptune_api.v1 import ingest_pb2 as pb
 
 if TYPE_CHECKING:

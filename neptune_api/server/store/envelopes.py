@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from google.protobuf.message import DecodeError
 
-from neptune_api.server.store.wire import LENGTH, VARINT, fields, varint
+from neptune_api._wire import LENGTH, VARINT, encode_varint, fields, varint
 from neptune_api.v1.ingest_pb2 import RunOperation
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _PROJECT: Final = 1 << 3 | LENGTH
 _RUN_ID: Final = 2 << 3 | LENGTH
 _CREATE_MISSING_PROJECT: Final = 3 << 3 | VARINT
+_SNAPSHOT: Final = bytes([1 << 3 | LENGTH])  # UpdateRunSnapshots.snapshots
 _KINDS: Final[dict[int, Kind]] = {6 << 3 | LENGTH: "create", 7 << 3 | LENGTH: "update", 8 << 3 | LENGTH: "update_batch"}
 
 
@@ -33,6 +34,11 @@ class Envelope:
     create_missing_project: bool
     kind: Kind | None
     body: bytes
+
+    @property
+    def snapshots(self) -> bytes:
+        """The snapshots of an update or a batch of them: a serialized neptune_api.v1.UpdateRunSnapshots."""
+        return _SNAPSHOT + encode_varint(len(self.body)) + self.body if self.kind == "update" else self.body
 
     @classmethod
     def parse(cls, payload: bytes) -> Envelope:

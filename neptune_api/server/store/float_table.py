@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from neptune_api.server.store.columns import FloatArray, Int64Array
+    from neptune_api.server.store.logged_values import LoggedValues
     from neptune_api.server.store.tails import Points
 
 NEVER: Final = int(np.iinfo(np.int64).min)
@@ -213,6 +214,17 @@ class FloatTable:
                 if len(columns):
                     return float(rows.values[position, columns[0]])
         return None
+
+    def look_up(self, slot: int, known: LoggedValues) -> None:
+        """Add the values of a series that wait to be written."""
+        for rows in self.rows:
+            columns = np.flatnonzero(rows.slots == slot)
+            if len(columns):
+                known.add(rows.steps, rows.values[:, columns[0]])
+        mine = [(step, value) for loose_slot, step, _, value in self.loose if loose_slot == slot]
+        if mine:
+            steps, values = zip(*mine, strict=True)
+            known.add(np.array(steps, np.int64), np.array(values, np.float64))
 
     @property
     def count(self) -> int:

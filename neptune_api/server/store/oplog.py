@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+import zlib
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -28,18 +30,45 @@ class StoreClosedError(Exception):
     """Report that the store no longer accepts operations."""
 
 
+class KeyTakenError(Exception):
+    """Report that an idempotency key names another operation already."""
+
+
+class Kind(IntEnum):
+    """What the payload of an operation is."""
+
+    RUN_OPERATION = 0
+    """A serialized neptune_api.v1.RunOperation."""
+    COLUMNS = 1
+    """A serialized neptune_api.v1.AppendColumnsRequest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """An operation to accept: a serialized neptune_api.v1.RunOperation and who submits it.
+    """An operation to accept and who submits it.
 
     `project_id` is None when the project does not exist or the user may not see it. The same idempotency key of the
-    same user names the same request.
+    same user, or the same batch id in the same project, names the same request.
     """
 
     payload: bytes
     user_id: int
     project_id: int | None
     idempotency_key: str | None = None
+    kind: Kind = Kind.RUN_OPERATION
+
+    @property
+    def unique_key(self) -> str | None:
+        """What no two requests have in common, if anything."""
+        if self.idempotency_key is None:
+            return None
+        owner = f"project {self.project_id}" if self.kind is Kind.COLUMNS else self.user_id
+        return f"{owner}:{self.idempotency_key}"
+
+    @property
+    def checksum(self) -> int | None:
+        """The CRC-32 of the payload where the same key does not go with another payload."""
+        return zlib.crc32(self.payload) if self.kind is Kind.COLUMNS and self.idempotency_key is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +80,7 @@ class Operation:
     project_id: int | None
     user_id: int
     accepted_ms: int
+    kind: Kind
     payload: bytes
 
 
@@ -72,6 +102,8 @@ class Outcome:
 @dataclass(slots=True)
 class _Group:
     submissions: Sequence[Submission]
+    # Taken beforehand: while it commits, everybody waits.
+    checksums: list[int | None]
     request_ids: list[str] = field(default_factory=list)
     error: BaseException | None = None
     done: bool = False
@@ -90,9 +122,10 @@ class OperationLog:
     def append(self, submissions: Sequence[Submission]) -> list[str]:
         """Return the request ids of operations that are on disk now, in the order given.
 
-        Raises StoreClosedError after `close`, and whatever the database raises when it cannot write.
+        Raises StoreClosedError after `close`, KeyTakenError for a key of another batch of columns, whereupon none is
+        accepted, and whatever the database raises when it cannot write.
         """
-        group = _Group(submissions)
+        group = _Group(submissions, [submission.checksum for submission in submissions])
         with self._queue_lock:
             if self._closed:
                 raise StoreClosedError("The server is shutting down.")
@@ -121,7 +154,7 @@ class OperationLog:
                 query = query.where(_PROJECT.in_(projects))
             rows = connection.execution_options(stream_results=True, max_row_buffer=16).execute(query)
             for row in rows:
-                found.append(Operation(*row))
+                found.append(Operation(**{**row._mapping, "kind": Kind(row.kind)}))  # noqa: SLF001  # as documented
                 size -= len(found[-1].payload)
                 if size <= 0:
                     rows.close()
@@ -183,6 +216,7 @@ class OperationLog:
                 # Another process has accepted one of the idempotency keys just now: this time it is found.
                 for group in groups:
                     group.request_ids.clear()
+                    group.error = None
                 self._write(groups)
         except BaseException as error:  # noqa: BLE001 # every waiting caller has to hear of it
             for group in groups:
@@ -192,40 +226,43 @@ class OperationLog:
 
     def _write(self, groups: Sequence[_Group]) -> None:
         now = _now_ms()
-        keys = {_key(submission) for group in groups for submission in group.submissions} - {None}
+        keys = {submission.unique_key for group in groups for submission in group.submissions} - {None}
         with self._database.write(serial=False) as connection:
-            known: dict[str | None, str] = {}
+            known: dict[str | None, tuple[str, int | None]] = {}
             if keys:
-                query = sa.select(requests.c.idempotency_key, requests.c.request_id)
+                query = sa.select(requests.c.idempotency_key, requests.c.request_id, requests.c.payload_checksum)
                 rows = connection.execute(query.where(requests.c.idempotency_key.in_(keys)))
-                known = {row.idempotency_key: row.request_id for row in rows}
+                known = {row.idempotency_key: (row.request_id, row.payload_checksum) for row in rows}
             log_rows: list[dict[str, object]] = []
             request_rows: list[dict[str, object]] = []
             for group in groups:
-                for submission in group.submissions:
-                    key = _key(submission)
-                    request_id = known.get(key) if key is not None else None
-                    if request_id is None:
-                        request_id = uuid.uuid4().hex
-                        if key is not None:
-                            known[key] = request_id
-                        common: dict[str, object] = {
-                            "request_id": request_id,
-                            "project_id": submission.project_id,
-                            "user_id": submission.user_id,
-                            "accepted_ms": now,
-                        }
-                        log_rows.append(common | {"payload": submission.payload})
-                        request_rows.append(common | {"idempotency_key": key})
+                keyed = [
+                    (item.unique_key, checksum)
+                    for item, checksum in zip(group.submissions, group.checksums, strict=True)
+                ]
+                if any(key in known and known[key][1] != checksum for key, checksum in keyed):
+                    group.error = KeyTakenError("The key names another operation.")
+                    continue
+                for submission, (key, checksum) in zip(group.submissions, keyed, strict=True):
+                    if key is not None and key in known:
+                        group.request_ids.append(known[key][0])
+                        continue
+                    request_id = uuid.uuid4().hex
+                    if key is not None:
+                        known[key] = request_id, checksum
+                    common: dict[str, object] = {
+                        "request_id": request_id,
+                        "project_id": submission.project_id,
+                        "user_id": submission.user_id,
+                        "accepted_ms": now,
+                    }
+                    log_rows.append(common | {"kind": submission.kind, "payload": submission.payload})
+                    request_rows.append(common | {"idempotency_key": key, "payload_checksum": checksum})
                     group.request_ids.append(request_id)
             if log_rows:
                 connection.execute(operations.insert(), log_rows)
                 connection.execute(requests.insert(), request_rows)
                 self._database.announce(connection, "accepted")
-
-
-def _key(submission: Submission) -> str | None:
-    return None if submission.idempotency_key is None else f"{submission.user_id}:{submission.idempotency_key}"
 
 
 def _now_ms() -> int:

@@ -127,8 +127,8 @@ def _plan(
     certain = 0
     counted: list[tuple[ChunkSpan, int]] = []
     for span, upper in line:
-        if _touches(span, walk.lower, min(walk.upper, upper)):
-            if _lies_in(span, walk.lower, min(walk.upper, upper)):
+        if touches(span, walk.lower, min(walk.upper, upper)):
+            if lies_in(span, walk.lower, min(walk.upper, upper)):
                 certain += span.points
             else:
                 counted.append((span, upper))
@@ -138,9 +138,9 @@ def _plan(
     for span, upper in reversed(line) if walk.descending else line:
         if room <= 0:
             break
-        if _touches(span, first, min(last, upper)):
+        if touches(span, first, min(last, upper)):
             read.append((span, upper))
-            if _lies_in(span, first, min(last, upper)):
+            if lies_in(span, first, min(last, upper)):
                 room -= span.points
     return _Plan(request, certain, read[::-1] if walk.descending else read, counted, previews)
 
@@ -151,23 +151,24 @@ def _pages(connection: sa.Connection, plans: Sequence[_Plan], limit: int) -> Ite
     for plan in plans:
         walk = plan.request.walk
         total = plan.certain + sum(
-            len(_clip(chunks[span.key], walk.lower, min(walk.upper, upper))) for span, upper in plan.counted
+            len(clip(chunks[span.key], walk.lower, min(walk.upper, upper))) for span, upper in plan.counted
         )
         first, last = walk.window
         points = FloatColumns.concatenate(
-            [_clip(chunks[span.key], first, min(last, upper)) for span, upper in plan.read]
+            [clip(chunks[span.key], first, min(last, upper)) for span, upper in plan.read]
         )
         ratios: FloatArray | None = None
         total += sum(walk.lower <= preview.step <= walk.upper for preview in plan.previews)
         visited = [preview for preview in plan.previews if first <= preview.step <= last]
         if visited:
             ratios = np.array([*[np.nan] * len(points), *(preview.ratio for preview in visited)], np.float64)
-            points = FloatColumns.concatenate([points, _as_columns(visited)])
+            points = FloatColumns.concatenate([points, preview_columns(visited)])
         page = slice(None, -limit - 1, -1) if walk.descending else slice(limit)
         yield FloatPage(total, points[page], None if ratios is None else ratios[page])
 
 
-def _as_columns(previews: Iterable[PreviewPoint]) -> FloatColumns:
+def preview_columns(previews: Iterable[PreviewPoint]) -> FloatColumns:
+    """Return previews as columns; there has to be one at least."""
     step, timestamp, value, _ = zip(*previews, strict=True)
     return FloatColumns(np.array(step, np.int64), np.array(timestamp, np.int64), np.array(value, np.float64))
 
@@ -177,7 +178,7 @@ def _blocks(spans: Sequence[ChunkSpan], first: int, last: int) -> list[tuple[int
     blocks: list[tuple[int, int]] = []
     size = 0
     for span in spans:
-        if not _touches(span, first, last):
+        if not touches(span, first, last):
             continue
         size += span.size
         if blocks and (span.first_step <= blocks[-1][1] or size <= _BYTES_PER_BLOCK):
@@ -188,15 +189,18 @@ def _blocks(spans: Sequence[ChunkSpan], first: int, last: int) -> list[tuple[int
     return blocks
 
 
-def _touches(span: ChunkSpan, lower: int, upper: int) -> bool:
+def touches(span: ChunkSpan, lower: int, upper: int) -> bool:
+    """Tell whether a chunk may have points from `lower` to `upper`."""
     return lower <= span.last_step and span.first_step <= upper
 
 
-def _lies_in(span: ChunkSpan, lower: int, upper: int) -> bool:
+def lies_in(span: ChunkSpan, lower: int, upper: int) -> bool:
+    """Tell whether a chunk has points from `lower` to `upper` only."""
     return lower <= span.first_step and span.last_step <= upper
 
 
-def _clip(points: FloatColumns, lower: int, upper: int) -> FloatColumns:
+def clip(points: FloatColumns, lower: int, upper: int) -> FloatColumns:
+    """Return the points from `lower` to `upper`, both included."""
     start = int(np.searchsorted(points.steps, lower, "left"))
     end = int(np.searchsorted(points.steps, upper, "right"))
     return points if (start, end) == (0, len(points)) else points[start:end]

@@ -10,6 +10,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 from google.rpc import code_pb2
 
 from neptune_api.server import limits
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from google.protobuf.timestamp_pb2 import Timestamp
+
+    from neptune_api.server.store.columns import Int64Array
 
 GRPC_CODES: Final[dict[int, int]] = {
     pb.INGEST_CODE_OK: code_pb2.OK,
@@ -72,7 +75,9 @@ SENTENCES: Final[dict[int, str]] = {
         f"Path and MIME type of a file have at most {limits.MAX_FILE_REF_BYTES:,} bytes of UTF-8 together."
     ),
     pb.INGEST_CODE_SERIES_STEP_TOO_LARGE: f"A step is less than {limits.MAX_WHOLE_STEP:,}.",
-    pb.INGEST_CODE_SERIES_STEP_INVALID: f"The micro part of a step is less than {limits.MICROS_PER_STEP:,}.",
+    pb.INGEST_CODE_SERIES_STEP_INVALID: (
+        f"A step is not negative, and its micro part is less than {limits.MICROS_PER_STEP:,}."
+    ),
     pb.INGEST_CODE_SERIES_PREVIEW_STEP_NOT_AFTER_LAST_COMMITTED_STEP: (
         "A preview comes after the last committed step of its series."
     ),
@@ -215,6 +220,26 @@ def step_fault(step: pb.Step) -> int:
     if step.whole >= limits.MAX_WHOLE_STEP:
         return pb.INGEST_CODE_SERIES_STEP_TOO_LARGE
     return pb.INGEST_CODE_OK
+
+
+def position_faults(steps: Int64Array, timestamps: Int64Array) -> Int64Array | None:
+    """Return why each point cannot be at its micro-step and its milliseconds, as codes; None when all can.
+
+    The limits are those of `step_fault` and `time_fault`.
+    """
+    end = limits.MAX_WHOLE_STEP * limits.MICROS_PER_STEP
+    if not len(steps) or (
+        steps.min() >= 0
+        and steps.max() < end
+        and timestamps.min() >= limits.MIN_DATETIME_MS
+        and timestamps.max() <= limits.MAX_DATETIME_MS
+    ):
+        return None
+    out_of_time = (timestamps < limits.MIN_DATETIME_MS) | (timestamps > limits.MAX_DATETIME_MS)
+    codes = np.where(out_of_time, pb.INGEST_CODE_DATETIME_VALUE_OUT_OF_RANGE, pb.INGEST_CODE_OK)
+    codes[steps >= end] = pb.INGEST_CODE_SERIES_STEP_TOO_LARGE
+    codes[steps < 0] = pb.INGEST_CODE_SERIES_STEP_INVALID
+    return codes
 
 
 def step_micros(step: pb.Step) -> int:

@@ -147,7 +147,16 @@ def find_series(
 
 
 def chunk_spans(connection: sa.Connection, attribute_ids: Collection[int]) -> dict[int, list[ChunkSpan]]:
-    """Return the chunks of series by attribute, ascending by their first steps."""
+    """Return the chunks of series by attribute, what is in tails included, ascending by their first steps."""
+    found = stored_spans(connection, attribute_ids)
+    for key, points in tail_points(connection, list(found)).items():
+        first, last = int(points.steps[0]), int(points.steps[-1])
+        found[key].append(ChunkSpan(-key, key, first, last, len(points), points.values.nbytes))
+    return found
+
+
+def stored_spans(connection: sa.Connection, attribute_ids: Collection[int]) -> dict[int, list[ChunkSpan]]:
+    """Return the chunks of series by attribute, without what is in tails, ascending by their first steps."""
     found: dict[int, list[ChunkSpan]] = {key: [] for key in attribute_ids}
     columns = (
         chunks.c.id,
@@ -161,9 +170,6 @@ def chunk_spans(connection: sa.Connection, attribute_ids: Collection[int]) -> di
         query = sa.select(*columns).where(chunks.c.attribute_id.in_(batch))
         for row in connection.execute(query.order_by(chunks.c.attribute_id, chunks.c.first_step, chunks.c.id)):
             found[row[1]].append(ChunkSpan(*row))
-    for key, points in tail_points(connection, list(found)).items():
-        first, last = int(points.steps[0]), int(points.steps[-1])
-        found[key].append(ChunkSpan(-key, key, first, last, len(points), points.values.nbytes))
     return found
 
 

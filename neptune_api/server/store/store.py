@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from neptune_api.server.store.applier import Applier
 from neptune_api.server.store.blocks import BlockDecoder
 from neptune_api.server.store.envelopes import Envelope
-from neptune_api.server.store.oplog import OperationLog, Outcome, StoreClosedError, Submission
+from neptune_api.server.store.oplog import KeyTakenError, Kind, OperationLog, Outcome, StoreClosedError, Submission
 from neptune_api.v1 import ingest_pb2 as pb
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from neptune_api.server.store.column_batches import ColumnBatch
     from neptune_api.server.store.database import Database
 
-__all__ = ["Outcome", "Store", "StoreClosedError", "Submission"]
+__all__ = ["KeyTakenError", "Outcome", "Store", "StoreClosedError", "Submission"]
 
 _STOP_SECONDS: Final = 0.7
 _LOOK_SECONDS: Final = 1.0
@@ -44,8 +45,8 @@ class Store:
         Raises DecodeError for bytes that are not one.
         """
         envelope = Envelope.parse(payload)
-        if envelope.kind == "update_batch":
-            for _ in self._blocks.decode(envelope.body):
+        if envelope.kind in {"update", "update_batch"}:
+            for _ in self._blocks.decode(envelope.snapshots):
                 pass
         else:
             pb.RunOperation.FromString(payload)
@@ -69,6 +70,13 @@ class Store:
         Raises StoreClosedError while shutting down.
         """
         return self.submit_many([Submission(payload, user_id, project_id, idempotency_key)])[0]
+
+    def append_columns(self, batch: ColumnBatch, *, user_id: int, project_id: int) -> str:
+        """Accept a batch of columns and return its request id; it is on disk then, once for each batch id.
+
+        Raises KeyTakenError when the batch id names another batch of the project, StoreClosedError while shutting down.
+        """
+        return self.submit_many([Submission(batch.payload, user_id, project_id, batch.batch_id, Kind.COLUMNS)])[0]
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[str]:
         """Accept operations in one transaction and return their request ids in order."""
@@ -97,6 +105,11 @@ class Store:
                     raise TimeoutError(f"{len(request_ids) - len(done)} operations were not applied in {timeout} s.")
                 # Another process may apply them, and the word of that may get lost with a connection.
                 condition.wait(min(left, _LOOK_SECONDS))
+
+    @property
+    def applying(self) -> bool:
+        """True while accepted operations are applied."""
+        return self._applier.alive
 
     def compact(self) -> None:
         """Move every point that is still in a tail into chunks, as the applier does when it has nothing else to do."""

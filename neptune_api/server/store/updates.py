@@ -10,6 +10,7 @@ import numpy as np
 from neptune_api.server import limits
 from neptune_api.server.store import rules
 from neptune_api.server.store.float_table import Preview, Rows
+from neptune_api.server.store.logged_values import LoggedValues
 from neptune_api.server.store.written_points import WrittenPoints
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType as T
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from neptune_api.server.store.blocks import Block, Layout
+    from neptune_api.server.store.columns import FloatColumns
     from neptune_api.server.store.run_state import Attribute, PointValue, RunState
     from neptune_api.server.store.run_store import RunStore
     from neptune_api.server.store.verdict import Verdict
@@ -58,7 +60,7 @@ class Updates:
         ):
             for place in places:
                 path = paths[place]
-                fault = rules.path_fault(path) or self._append(
+                fault = rules.path_fault(path) or self.append(
                     run, path, T.ATTRIBUTE_TYPE_FLOAT_SERIES, values[place], step, timestamp, None
                 )
                 _settle(verdict, path, fault)
@@ -100,7 +102,7 @@ class Updates:
     def _find_slots(self, run: RunState, layout: Layout) -> npt.NDArray[np.intp] | None:
         type_ = T.ATTRIBUTE_TYPE_FLOAT_SERIES
         for path in layout.paths:
-            if rules.path_fault(path) or self._type_fault(run, path, type_):
+            if rules.path_fault(path) or self.type_fault(run, path, type_):
                 return None
         found = [run.attributes.get(path) or self._runs.add(run, path, type_) for path in layout.paths]
         return np.array([attribute.slot for attribute in found], np.intp)
@@ -113,7 +115,7 @@ class Updates:
             fault = pb.INGEST_CODE_FIELD_TYPE_UNSUPPORTED
         if fault != pb.INGEST_CODE_OK or type_ is None:
             return fault
-        fault = self._type_fault(run, path, type_) or rules.value_fault(kind, value)
+        fault = self.type_fault(run, path, type_) or rules.value_fault(kind, value)
         if fault != pb.INGEST_CODE_OK:
             return fault
         if kind == "timestamp":
@@ -131,7 +133,7 @@ class Updates:
         if fault == pb.INGEST_CODE_OK and change.WhichOneof("type") != "string":
             fault = pb.INGEST_CODE_FIELD_TYPE_UNSUPPORTED
         type_ = rules.ASSIGN_TYPES["string_set"]
-        fault = fault or self._type_fault(run, path, type_)
+        fault = fault or self.type_fault(run, path, type_)
         if fault != pb.INGEST_CODE_OK:
             return fault
         attribute = run.attributes.get(path)
@@ -158,12 +160,12 @@ class Updates:
             return fault
         point: PointValue = value.float64 if kind == "float64" else value.SerializeToString()
         return (
-            self._type_fault(run, path, type_)
+            self.type_fault(run, path, type_)
             or rules.value_fault(kind, value)
-            or self._append(run, path, type_, point, step, timestamp, ratio)
+            or self.append(run, path, type_, point, step, timestamp, ratio)
         )
 
-    def _append(
+    def append(
         self,
         run: RunState,
         path: str,
@@ -173,7 +175,8 @@ class Updates:
         timestamp: int,
         ratio: float | None,
     ) -> int:
-        fault = self._type_fault(run, path, type_)
+        """Append a point, or a preview when it has a completion ratio; return why it cannot be, or INGEST_CODE_OK."""
+        fault = self.type_fault(run, path, type_)
         if fault == pb.INGEST_CODE_OK and run.fork_step is not None and step <= run.fork_step:
             fault = pb.INGEST_CODE_SERIES_STEP_NOT_AFTER_FORK_POINT
         if fault != pb.INGEST_CODE_OK:
@@ -189,7 +192,7 @@ class Updates:
         else:
             attribute = self._runs.add(run, path, type_)
         if isinstance(point, bytes):
-            if attribute.series is None:  # `_type_fault` has checked
+            if attribute.series is None:  # `type_fault` has checked
                 raise RuntimeError("A series attribute has no series.")
             attribute.series.add(step, timestamp, point, is_new=logged is None)
             run.changed[path] = attribute
@@ -200,6 +203,19 @@ class Updates:
         else:
             run.floats.preview(attribute.slot, step, Preview(timestamp, point, ratio))
         return pb.INGEST_CODE_OK
+
+    def logged_before(self, run: RunState, attribute: Attribute, points: FloatColumns) -> npt.NDArray[np.bool_]:
+        """Tell of each point, ascending by step, whether a float series has the same value at its step."""
+        slot = attribute.slot
+        if slot is None:
+            raise RuntimeError("A float series has no slot.")
+        known = LoggedValues(points.steps)
+        run.floats.look_up(slot, known)
+        if attribute.is_stored:
+            self._written.look_up(run.id, attribute.id, known)
+        same = (known.values == points.values) | (np.isnan(known.values) & np.isnan(points.values))
+        found: npt.NDArray[np.bool_] = known.found & same
+        return found
 
     def _logged(self, run: RunState, attribute: Attribute, step: int) -> PointValue | None:
         """Return the committed value at a step of a series; None when there is none."""
@@ -222,7 +238,8 @@ class Updates:
             return waiting
         return self._written.value(run.id, attribute.id, step, is_float=slot is not None)
 
-    def _type_fault(self, run: RunState, path: str, type_: int) -> int:
+    def type_fault(self, run: RunState, path: str, type_: int) -> int:
+        """Return INGEST_CODE_FIELD_TYPE_CONFLICTING for a path that has another type in a run, or INGEST_CODE_OK."""
         attribute = run.attributes.get(path)
         known = attribute.type if attribute is not None else rules.system_type(path)
         if known is None and run.parent_id is not None:

@@ -30,7 +30,8 @@ class Verdict:
 
     def accept(self, count: int = 1) -> None:
         """Count changes that were applied."""
-        self._counts[pb.INGEST_CODE_OK] += count
+        if count:
+            self._counts[pb.INGEST_CODE_OK] += count
 
     def refuse(self, code: int, path: str = "", count: int = 1, sentence: str | None = None) -> None:
         """Count changes that were not, for this reason; `sentence` says more than the usual one."""

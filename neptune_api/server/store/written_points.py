@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from neptune_api.server.store.columns import Int64Array, PayloadColumns
+    from neptune_api.server.store.logged_values import LoggedValues
     from neptune_api.server.store.run_state import PointValue
 
 # A client that starts again sends everything again, in the order of before: chunks are asked about point after point.
@@ -75,14 +76,29 @@ class WrittenPoints:
         if tail is not None and step >= int(tail.steps[0]):
             place = int(np.searchsorted(tail.steps, step))
             return float(tail.values[place]) if place < len(tail) and tail.steps[place] == step else None
-        ranges = self._ranges.get(attribute_id)
-        if ranges is None:
-            ranges = self._ranges[attribute_id] = self._read_ranges(attribute_id)
-        for chunk_id in ranges.covering(step):
+        for chunk_id in self._ranges_of(attribute_id).covering(step):
             found = self._chunk(chunk_id, is_float=is_float).value(step)
             if found is not None:
                 return found
         return None
+
+    def look_up(self, run_key: int, attribute_id: int, known: LoggedValues) -> None:
+        """Add the values of a float series; raises as `value`."""
+        tail = self._tail(run_key).get(attribute_id)
+        if tail is not None:
+            known.add(tail.steps, tail.values)
+        ranges = self._ranges_of(attribute_id)
+        first, last = int(known.steps[0]), int(known.steps[-1])
+        for chunk_id in ranges.ids[(ranges.first <= last) & (ranges.last >= first)].tolist():
+            points = self._chunk(chunk_id, is_float=True).columns
+            if isinstance(points, FloatColumns):
+                known.add(points.steps, points.values)
+
+    def _ranges_of(self, attribute_id: int) -> _Ranges:
+        ranges = self._ranges.get(attribute_id)
+        if ranges is None:
+            ranges = self._ranges[attribute_id] = self._read_ranges(attribute_id)
+        return ranges
 
     def _tail(self, run_key: int) -> dict[int, FloatColumns]:
         if run_key not in self._tails:

@@ -1,4 +1,4 @@
-"""The protobuf wire format, as far as the store reads it without messages."""
+"""The protobuf wire format, as far as messages with many points are read and written without objects for them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def varint(data: bytes, position: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise DecodeError("A varint is too long.")
+
+
+def encode_varint(number: int) -> bytes:
+    """Return a number, 0 or more, as a varint."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int, int]]:

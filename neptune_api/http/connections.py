@@ -1,0 +1,293 @@
+"""Connections for threads: made, kept for the next call, and ended at the deadline. aio_connections.py mirrors this.
+
+A pool may be used by many threads, and on both sides of a fork: the child starts with none of its parent's connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from neptune_api.http.failures import (
+    CallError,
+    bad_certificate,
+    cannot_connect,
+    connection_lost,
+    deadline_exceeded,
+    reason_of,
+    tunnel_refused,
+)
+from neptune_api.http.protocol import FramingError, Response, request_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neptune_api.http.endpoint import Endpoint
+    from neptune_api.options import ChannelOptions
+
+MAX_IDLE: Final = 64
+"""Most connections kept for later."""
+
+MAX_IDLE_SECONDS: Final = 50.0
+"""Seconds after which an idle connection is not used again; load balancers cut them off after 60, often silently."""
+
+_SMALL: Final = 64 * 1024
+_LARGE: Final = 1024 * 1024
+
+
+def seconds_left(end: float | None) -> float | None:
+    """Return the seconds until a reading of time.monotonic(), None for none; raises TimeoutError when it has passed."""
+    if end is None:
+        return None
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+class Connection:
+    """One connection, used by one thread at a time; abort() may come from any."""
+
+    __slots__ = ("_secure", "_socket", "idle_since", "idled")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._secure = isinstance(connected, ssl.SSLSocket)
+        self.idled = False
+        """It has waited in a pool, where it may have died."""
+        self.idle_since = 0.0
+
+    def send(self, head: bytes, body: bytes, end: float | None) -> None:
+        """Send a request. Raises CallError."""
+        try:
+            if self._secure or len(body) > _LARGE:
+                for part in (head, body) if len(body) > _SMALL else (head + body,):
+                    # One call after the other: of several parts, sendall() over TLS gives each the whole time.
+                    view = memoryview(part)
+                    while view:
+                        self._socket.settimeout(seconds_left(end))
+                        view = view[self._socket.send(view) :]
+            else:
+                self._socket.settimeout(seconds_left(end))
+                self._socket.sendall(head + body)
+        except TimeoutError:
+            raise deadline_exceeded("sent its request", sent=True) from None
+        except OSError as error:
+            raise connection_lost(reason_of(error), sent=False) from error
+
+    def receive(self, response: Response, end: float | None) -> None:
+        """Feed a response with what has come, waiting for it if need be. Raises CallError, FramingError, TooLarge."""
+        try:
+            self._socket.settimeout(seconds_left(end))
+            data = self._socket.recv(max(_SMALL, min(response.expected, _LARGE)))
+        except TimeoutError:
+            raise deadline_exceeded("waited for the answer") from None
+        except OSError as error:
+            raise connection_lost(reason_of(error), sent=True) from error
+        if data:
+            response.feed(data)
+        else:
+            response.end()
+
+    def usable(self) -> bool:
+        """Tell whether the other side has neither closed the idle connection nor sent what nobody asked for."""
+        if time.monotonic() - self.idle_since > MAX_IDLE_SECONDS:
+            return False
+        try:
+            if hasattr(select, "poll"):
+                poll = select.poll()
+                poll.register(self._socket, select.POLLIN)
+                return not poll.poll(0)
+            return not select.select([self._socket], [], [], 0)[0]
+        except (OSError, ValueError):
+            return False
+
+    def abort(self) -> None:
+        """Wake whoever waits for the connection; it cannot be used any more."""
+        with contextlib.suppress(OSError):
+            # shutdown() of an SSLSocket would forget the TLS state that the waiting thread is using.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._socket.close()
+
+
+class Pool:
+    """The connections of one channel. Its list needs no lock: append and pop of a list are atomic."""
+
+    def __init__(
+        self, endpoint: Endpoint, options: ChannelOptions, connected: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        self.endpoint = endpoint
+        self._options = options
+        self._connected = connected
+        self._closed = False
+        self._idle: list[Connection] = []
+
+    def take(self, end: float | None, *, fresh: bool = False) -> Connection:
+        """Return a connection: an idle one, unless it has to be `fresh`, or a new one. Raises CallError."""
+        while not fresh:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            if connection.usable():
+                return connection
+            connection.close()
+        try:
+            connection = Connection(self._connect(end))
+        except CallError:
+            self._connected(False)
+            raise
+        self._connected(True)
+        return connection
+
+    def prepare(self, seconds: float) -> None:
+        """Make a connection for a later call. Raises CallError."""
+        self.keep(self.take(time.monotonic() + seconds, fresh=True))
+
+    def keep(self, connection: Connection) -> None:
+        """Take back a connection that can carry another request."""
+        connection.idled = True
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        if self._closed or len(self._idle) > MAX_IDLE:
+            self._drop()
+
+    def close(self) -> None:
+        """Close the idle connections, now and as they come back."""
+        self._closed = True
+        while self._idle:
+            self._drop()
+
+    def _drop(self) -> None:
+        with contextlib.suppress(IndexError):  # another thread was faster
+            self._idle.pop(0).close()
+
+    def forget(self) -> None:
+        """Close what was inherited by a fork, without a word to the server, which talks to the parent."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # Making connections.
+
+    def _connect(self, end: float | None) -> socket.socket:
+        endpoint = self.endpoint
+        try:
+            connected = self._open(end)
+            try:
+                if endpoint.proxy is not None and not endpoint.forwarded:
+                    self._tunnel(connected, end)
+                if endpoint.tls is None:
+                    return connected
+                connected.settimeout(seconds_left(end))
+                return endpoint.tls.wrap_socket(connected, server_hostname=endpoint.name_to_verify)
+            except BaseException:
+                connected.close()
+                raise
+        except TimeoutError:
+            raise deadline_exceeded(f"connected to {endpoint.authority}") from None
+        except ssl.SSLError as error:
+            raise bad_certificate(endpoint, error) from error
+        except OSError as error:
+            raise cannot_connect(endpoint, reason_of(error)) from error
+
+    def _open(self, end: float | None) -> socket.socket:
+        """Connect to the first address that answers."""
+        addresses = _resolve(*self.endpoint.peer, end)
+        failure: OSError | None = None
+        for index, (family, kind, protocol, _, address) in enumerate(addresses):
+            left = seconds_left(end)
+            made = socket.socket(family, kind, protocol)
+            try:
+                # An address that does not answer leaves time for the others.
+                made.settimeout(None if left is None else left / (len(addresses) - index))
+                made.connect(address)
+                _tune(made, self._options)
+            except OSError as error:
+                made.close()
+                failure = error
+            except BaseException:
+                made.close()
+                raise
+            else:
+                return made
+        raise failure or OSError("the name has no address")
+
+    def _tunnel(self, connected: socket.socket, end: float | None) -> None:
+        proxy = self.endpoint.proxy
+        connection = Connection(connected)
+        connection.send(tunnel_head(self.endpoint), b"", end)
+        response = Response(max_bytes=0, verb="CONNECT")
+        try:
+            while not response.done:
+                connection.receive(response, end)
+        except FramingError as error:
+            raise cannot_connect(self.endpoint, f"as a proxy, {error}") from error
+        if proxy is not None and not 200 <= response.status < 300:
+            raise tunnel_refused(self.endpoint, response.status)
+
+
+def tunnel_head(endpoint: Endpoint) -> bytes:
+    """Return the request for a tunnel to the endpoint."""
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    target = f"{host}:{endpoint.port}"
+    fields = [("Host", target)]
+    if endpoint.proxy is not None and endpoint.proxy.authorization is not None:
+        fields.append(("Proxy-Authorization", endpoint.proxy.authorization))
+    return request_head("CONNECT", target, fields)
+
+
+def _resolve(host: str, port: int, end: float | None) -> list[Any]:
+    """Return the addresses of a host. The system's resolver knows no deadline, so it runs on a thread of its own."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except OSError:
+        pass  # a name
+    found: list[Any] = []
+
+    def resolve() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            found.append(error)
+
+    resolver = threading.Thread(target=resolve, name="neptune-api-resolver", daemon=True)
+    resolver.start()
+    resolver.join(seconds_left(end))
+    if not found:
+        raise TimeoutError
+    [answer] = found
+    if isinstance(answer, UnicodeError):
+        raise OSError("the name is no host name")
+    if isinstance(answer, OSError):
+        raise answer
+    addresses: list[Any] = answer
+    return addresses
+
+
+def _tune(connected: socket.socket, options: ChannelOptions) -> None:
+    """Send at once, and notice when the other side is gone; keepalive_time is that of idle connections as well."""
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if options.keepalive_time is None:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # Linux, macOS
+    interval, count = getattr(socket, "TCP_KEEPINTVL", None), getattr(socket, "TCP_KEEPCNT", None)
+    if idle is not None:
+        connected.setsockopt(socket.IPPROTO_TCP, idle, max(1, round(options.keepalive_time)))
+    if interval is not None and count is not None:
+        connected.setsockopt(socket.IPPROTO_TCP, interval, max(1, round(options.keepalive_timeout / 2)))
+        connected.setsockopt(socket.IPPROTO_TCP, count, 2)
+
+
+def tune(connected: Any, options: ChannelOptions) -> None:
+    """Do as for our own sockets to one that asyncio made."""
+    _tune(connected, options)

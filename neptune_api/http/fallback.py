@@ -1,0 +1,139 @@
+"""A channel that speaks gRPC if the server does, and HTTP if it does not, for threads; aio_fallback.py mirrors this."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from neptune_api._grpc.policy import registered_argument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENCE: Final = 10.0
+"""Seconds within which a server has to show that it speaks gRPC."""
+
+_NOBODY: Final = frozenset(
+    {
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+"""What becomes of a call that needs nothing when there is no server of ours, or something in between that knows no
+gRPC."""
+
+
+def speaks_grpc(error: grpc.RpcError) -> bool:
+    """Tell whether it was a server that speaks gRPC that let a call fail which cannot fail."""
+    code = getattr(error, "code", None)
+    return callable(code) and code() not in _NOBODY
+
+
+class FallbackChannel(grpc.Channel):
+    """Chooses between two bare channels at the first call, for good."""
+
+    def __init__(self, first: grpc.Channel, second: grpc.Channel) -> None:
+        self._first = first
+        self._second = second
+        self._chosen: grpc.Channel | None = None
+        self._lock = threading.Lock()
+
+    def choose(self, timeout: float | None = None) -> grpc.Channel:
+        """Return the channel to use, asking the server first if need be, within `timeout` seconds."""
+        if self._chosen is not None:
+            return self._chosen
+        with self._lock:
+            if self._chosen is None:
+                self._chosen = self._ask(PATIENCE if timeout is None else min(PATIENCE, timeout / 2))
+            return self._chosen
+
+    def _ask(self, seconds: float) -> grpc.Channel:
+        from neptune_api.v1.config_service_pb2 import GetServerInfoRequest
+        from neptune_api.v1.config_service_pb2_grpc import ConfigServiceStub
+
+        try:
+            ConfigServiceStub(self._first).GetServerInfo(GetServerInfoRequest(), timeout=seconds)
+        except grpc.RpcError as error:
+            if not speaks_grpc(error):
+                self._first.close()
+                return self._second
+        self._second.close()
+        return self._first
+
+    def unary_unary(self, method: str, *arguments: Any, _registered_method: bool = False, **named: Any) -> Any:
+        """Return the callable for a method with one request and one response."""
+        return _Callable(self, "unary_unary", method, arguments, named, _registered_method)
+
+    def unary_stream(self, method: str, *arguments: Any, _registered_method: bool = False, **named: Any) -> Any:
+        """Return the callable for a method with one request and a stream of responses."""
+        return _Callable(self, "unary_stream", method, arguments, named, _registered_method)
+
+    def stream_unary(self, method: str, *arguments: Any, _registered_method: bool = False, **named: Any) -> Any:
+        """Return the callable for a method with a stream of requests and one response."""
+        return _Callable(self, "stream_unary", method, arguments, named, _registered_method)
+
+    def stream_stream(self, method: str, *arguments: Any, _registered_method: bool = False, **named: Any) -> Any:
+        """Return the callable for a method with streams both ways."""
+        return _Callable(self, "stream_stream", method, arguments, named, _registered_method)
+
+    def subscribe(
+        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
+    ) -> None:
+        """Call `callback` with every change of the chosen connection's state; makes the choice if need be."""
+        self.choose().subscribe(callback, try_to_connect=bool(try_to_connect))
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        """Stop calling `callback`."""
+        if self._chosen is not None:
+            self._chosen.unsubscribe(callback)
+
+    def close(self) -> None:
+        """Close both channels."""
+        self._first.close()
+        self._second.close()
+
+    def __enter__(self) -> FallbackChannel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Callable:
+    """A method of the channel that will be chosen."""
+
+    def __init__(
+        self,
+        channel: FallbackChannel,
+        kind: str,
+        method: str,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+        registered: bool,
+    ) -> None:
+        self._channel = channel
+        self._kind = kind
+        self._arguments = (method, *arguments)
+        self._named = named | registered_argument(registered)
+        self._opened: Any = None
+
+    def _method(self, timeout: float | None) -> Any:
+        if self._opened is None:
+            self._opened = getattr(self._channel.choose(timeout), self._kind)(*self._arguments, **self._named)
+        return self._opened
+
+    def __call__(self, request: Any, timeout: float | None = None, *rest: Any, **named: Any) -> Any:
+        return self._method(timeout)(request, timeout, *rest, **named)
+
+    def with_call(self, request: Any, timeout: float | None = None, *rest: Any, **named: Any) -> Any:
+        """Return the response and the call."""
+        return self._method(timeout).with_call(request, timeout, *rest, **named)
+
+    def future(self, request: Any, timeout: float | None = None, *rest: Any, **named: Any) -> Any:
+        """Return the call under way; blocks while the choice is made."""
+        return self._method(timeout).future(request, timeout, *rest, **named)

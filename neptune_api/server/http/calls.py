@@ -1,0 +1,279 @@
+"""RPCs over HTTP: guarded handlers on threads, with the deadline and the going away of their callers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from neptune_api.http import framing, transcode
+from neptune_api.http.json_codec import TranscodeError
+from neptune_api.http.rules import Format
+from neptune_api.http.transcode import MediaTypeError
+from neptune_api.server import limits
+from neptune_api.server.errors import StatusError, invalid, unimplemented
+from neptune_api.server.http.dialect import error_object
+from neptune_api.server.http.exchange import Answer, ClientGoneError, HttpError, Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    from google.protobuf.message import Message
+
+    from neptune_api.http.rules import Match, Rule
+    from neptune_api.server.handlers import Handler
+
+    Result = TypeVar("Result")
+
+CALL_THREADS: Final = 24
+MAX_STREAMS: Final = 256
+
+
+class HttpContext:
+    """The context of a call that came over HTTP."""
+
+    def __init__(self, metadata: list[tuple[str, str | bytes]], deadline: float | None) -> None:
+        self._metadata = metadata
+        self._deadline = deadline
+        self._left = threading.Event()
+
+    def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
+        """Return the headers of the request."""
+        return self._metadata
+
+    def is_active(self) -> bool:
+        """Tell whether somebody still waits for the answer."""
+        return not self._left.is_set()
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline, 0 when it has passed, None when there is none."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def leave(self) -> None:
+        """Note that nobody waits any more."""
+        self._left.set()
+
+
+class Calls:
+    """Runs RPCs for the door."""
+
+    def __init__(self, *, max_streams: int = MAX_STREAMS) -> None:
+        self._calls = ThreadPoolExecutor(CALL_THREADS, "neptune-api-http")
+        self._streams = ThreadPoolExecutor(max_streams, "neptune-api-http-stream")
+        self._max_streams = max_streams
+        self._open_streams = 0
+        self.stopping = False
+        """True makes UNAVAILABLE of calls that are cancelled."""
+
+    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return what a function that blocks returns, on a thread for calls."""
+        return await asyncio.get_running_loop().run_in_executor(self._calls, function, *arguments)
+
+    def close(self, timeout: float) -> bool:
+        """End the threads; False if a servicer still works after `timeout` seconds."""
+        end = time.monotonic() + timeout
+        pools = (self._calls, self._streams)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        waiters = [threading.Thread(target=pool.shutdown, daemon=True) for pool in pools]
+        for waiter in waiters:
+            waiter.start()
+        for waiter in waiters:
+            waiter.join(max(0.0, end - time.monotonic()))
+        return not any(waiter.is_alive() for waiter in waiters)
+
+    async def answer(self, handler: Handler, match: Match, request: Request, answer: Answer) -> None:
+        """Answer a request by an RPC. Raises StatusError before anything has been sent, ClientGoneError."""
+        rule = match.rule
+        if handler.request_streaming:
+            raise unimplemented(
+                f"{handler.name} takes a stream of requests, which HTTP does not carry: call it over gRPC, or send "
+                "each request by the unary method."
+            )
+        written = transcode.accepted_format(request.headers.get("accept"), rule.response_format)
+        context = HttpContext(request.metadata(), request.deadline())
+        authenticate = handler.authenticate
+
+        async def admit() -> object:
+            # A stranger's megabytes are not even read.
+            return authenticate and await self.run(authenticate, request.headers.get("authorization"))
+
+        body = b""
+        if rule.body:
+            body = await request.body(max_bytes=limits.MAX_REQUEST_BYTES, early=admit)
+        elif not await request.discard():
+            raise _unwanted_body(handler)
+        payload = _Payload(match, request, body)
+        try:
+            if handler.response_streaming:
+                await self._stream(handler, payload, written, context, answer)
+            else:
+                await answer.respond(
+                    Response(200, await self._unary(handler, payload, written, context), written.content_type)
+                )
+        finally:
+            context.leave()
+
+    async def _unary(self, handler: Handler, payload: _Payload, written: Format, context: HttpContext) -> bytes:
+        rule = payload.match.rule
+        call = handler.guarded(
+            lambda each: _decode(handler, each),
+            lambda message: transcode.encode_response(rule, handler.checked(message), written),
+        )
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._calls, call, payload, context)
+        body: bytes = await self._while_wanted(future, payload.request, context, handler)
+        return body
+
+    async def _while_wanted(
+        self, future: asyncio.Future[Any], request: Request, context: HttpContext, handler: Handler
+    ) -> Any:
+        """Return the result of a call, unless its deadline passes or its caller goes away before."""
+        try:
+            await self._wait(future, request, context)
+        except asyncio.CancelledError:
+            context.leave()
+            future.add_done_callback(_forget)
+            if not self.stopping:
+                raise
+            raise stopping() from None
+        if future.done():
+            return future.result()
+        context.leave()
+        future.add_done_callback(_forget)
+        if (left := context.time_remaining()) is not None and left <= 0:
+            raise StatusError(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"The deadline passed before {handler.name} was done; the work may still be done.",
+            )
+        raise ClientGoneError
+
+    async def _wait(self, future: asyncio.Future[Any], request: Request, context: HttpContext) -> None:
+        # Most calls are over before anybody could lose patience; watching each from its beginning costs a task.
+        done, _ = await asyncio.wait((future,), timeout=min(_PATIENCE, _left(context)))
+        if not done:
+            gone = asyncio.ensure_future(request.gone())
+            try:
+                left = context.time_remaining()
+                await asyncio.wait((future, gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gone.cancel()
+
+    async def _stream(
+        self, handler: Handler, payload: _Payload, written: Format, context: HttpContext, answer: Answer
+    ) -> None:
+        if self._open_streams >= self._max_streams:
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"The server has {self._max_streams} streams open, its limit: close some, or try again in a moment.",
+                reason="TOO_MANY_STREAMS",
+                retry_seconds=1.0,
+            )
+        rule = payload.match.rule
+        frames: Iterator[bytes] = handler.guarded(
+            lambda each: _decode(handler, each),
+            lambda message: framing.encode_frame(rule, handler.checked(message), written),
+        )(payload, context)
+        loop = asyncio.get_running_loop()
+        self._open_streams += 1
+        try:
+            while True:
+                try:
+                    future = loop.run_in_executor(self._streams, next, frames, None)
+                    frame = await self._while_wanted(future, payload.request, context, handler)
+                except StatusError as error:
+                    if not answer.begun:
+                        raise
+                    status = error.status()
+                    object_ = error_object(payload.request.path, status) if written is Format.JSON else None
+                    await answer.piece(framing.encode_error_frame(status, written, object_), last=True)
+                    return
+                if not answer.begun:
+                    await answer.begin(written.stream_content_type)
+                if frame is None:
+                    await answer.piece(b"", last=True)
+                    return
+                await answer.piece(frame)
+        finally:
+            self._open_streams -= 1
+            context.leave()
+            with contextlib.suppress(RuntimeError):  # the pool was shut down
+                self._streams.submit(_close, frames)
+
+
+_PATIENCE: Final = 0.25
+
+
+class _Payload:
+    __slots__ = ("body", "match", "request")
+
+    def __init__(self, match: Match, request: Request, body: bytes) -> None:
+        self.match = match
+        self.request = request
+        self.body = body
+
+
+def _decode(handler: Handler, payload: _Payload) -> Any:
+    """Return what a servicer gets: the message, or what it reads from the bytes of one. Raises StatusError."""
+    rule: Rule = payload.match.rule
+    request = payload.request
+    headers = request.headers
+    try:
+        if handler.reads_bytes:
+            whole = rule.body == "*" and not rule.template.variables and not rule.headers
+            if whole and transcode.body_format(headers.get("content-type"), rule.request_format) is Format.PROTOBUF:
+                return handler.parse(payload.body)
+        message: Message = transcode.decode_request(rule, payload.match.values, request.query, headers, payload.body)
+    except MediaTypeError as error:
+        raise HttpError(415, grpc.StatusCode.INVALID_ARGUMENT, _capitalized(error.description)) from None
+    except TranscodeError as error:
+        if error.field:
+            raise invalid(error.field, f"{error.description}.") from None
+        kind = transcode.body_format(headers.get("content-type"), rule.request_format)
+        raise StatusError(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            _capitalized(error.description.replace("must be", "the body must be", 1)),
+            reason="MALFORMED_JSON_REQUEST" if kind is Format.JSON else "MALFORMED_REQUEST",
+        ) from None
+    return handler.parse(message.SerializeToString()) if handler.reads_bytes else message
+
+
+def stopping() -> StatusError:
+    """Return the error of a request that the end of the server cuts off."""
+    return StatusError(
+        grpc.StatusCode.UNAVAILABLE, "The server is shutting down: call again in a moment.", retry_seconds=1.0
+    )
+
+
+def _unwanted_body(handler: Handler) -> StatusError:
+    return HttpError(
+        413, grpc.StatusCode.INVALID_ARGUMENT, f"{handler.name} takes no body.", headers={"connection": "close"}
+    )
+
+
+def _capitalized(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _left(context: HttpContext) -> float:
+    left = context.time_remaining()
+    return _PATIENCE if left is None else left
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    # Nobody waits for it; asyncio would complain about an error that nobody has looked at.
+    if not future.cancelled():
+        future.exception()
+
+
+def _close(frames: Any) -> None:
+    # A generator that is still at work on another thread cannot be closed: it ends by itself when it looks at its
+    # context, which says that nobody waits.
+    with contextlib.suppress(ValueError, StatusError):
+        frames.close()

@@ -1,0 +1,159 @@
+"""uvicorn's HTTP/1.1 with bounds on what comes before a body: bytes, number of headers, seconds.
+
+uvicorn bounds none of them with its fast parser, and without bounds whoever reaches the port can hold connections and
+memory for nothing. Bodies are bounded where they are read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from neptune_api.http.json_codec import dump
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+MAX_TARGET_BYTES: Final = 128 * 1024
+"""Longest path with its query string; a thousand names in one query have to fit."""
+MAX_HEADERS_BYTES: Final = 64 * 1024
+"""Most bytes of all headers together."""
+MAX_HEADERS: Final = 128
+"""Most headers."""
+HEAD_SECONDS: Final = 10.0
+"""How long a client may take from the first byte of a request, or from connecting, to the end of its headers."""
+
+_REASONS: Final = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    414: "URI Too Long",
+    431: "Request Header Fields Too Large",
+}
+
+
+class _RefusedError(Exception):
+    """Ends the parsing of a request that has been refused."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection of the HTTP door."""
+
+    head_seconds = HEAD_SECONDS
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, object],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._in_head = True
+        self._head_bytes = 0
+        self._headers_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer, which would keep the connection in memory."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and count what it has not yet made anything of."""
+        if self._refused:
+            return
+        if self._in_head and self._head_timer is None:
+            self._start_timer()
+        super().data_received(data)
+        if self._in_head and not self._refused:
+            # The parser tells of a header when it has all of it; until then these are the bytes it holds.
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_TARGET_BYTES + MAX_HEADERS_BYTES:
+                self._refuse(431, f"The request has more than {MAX_HEADERS_BYTES:,} bytes of headers, the limit.")
+
+    def on_message_begin(self) -> None:
+        """Begin to count a request."""
+        super().on_message_begin()
+        self._headers_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        super().on_url(url)
+        if len(self.url) > MAX_TARGET_BYTES:
+            self._refuse(414, f"The URL has more than {MAX_TARGET_BYTES:,} bytes, the limit.")
+            raise _RefusedError
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        super().on_header(name, value)
+        self._headers_bytes += len(name) + len(value) + 4
+        if self._headers_bytes > MAX_HEADERS_BYTES:
+            self._refuse(431, f"The request has more than {MAX_HEADERS_BYTES:,} bytes of headers, the limit.")
+            raise _RefusedError
+        if len(self.headers) > MAX_HEADERS:
+            self._refuse(431, f"The request has more than {MAX_HEADERS} headers, the limit.")
+            raise _RefusedError
+
+    def on_headers_complete(self) -> None:
+        """Start the request."""
+        self._in_head = False
+        self._head_bytes = 0
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Expect the next request."""
+        self._in_head = True
+        super().on_message_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, without waiting for a client that takes nothing of the last response."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # as uvicorn has it
+        """Answer what is no HTTP, or was refused already."""
+        if not self._refused:
+            self._refuse(400, "The request is not valid HTTP/1.1.")
+
+    def _start_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_seconds, self._late)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _late(self) -> None:
+        self._head_timer = None
+        if not self._head_bytes:
+            self._refused = True
+            self.transport.close()
+            return
+        self._refuse(408, f"The headers of the request did not come within {self.head_seconds:g} s.")
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._refused = True
+        self._stop_timer()
+        # In the middle of an earlier response there is no place for another one.
+        if self.cycle is None or self.cycle.response_complete:
+            reason = _REASONS[status]
+            body = dump({"code": status, "message": message, "title": reason, "status": "INVALID_ARGUMENT"})
+            head = (
+                f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()
