@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from neptune_api.server import LocalServer
     from neptune_api.v1.roles_pb2 import ProjectRole
-    from tests.contract.conftest import Connection, User, Wire
+    from tests.contract.conftest import Connection, Wire
 
     Role: TypeAlias = ProjectRole.ValueType
 
@@ -232,6 +232,8 @@ NO_PROJECT = {
     "UsersService.ListUsers": "test_users: test_users_of_other_workspaces_are_left_out",
 }
 
+ROLES = (PROJECT_ROLE_VIEWER, PROJECT_ROLE_MEMBER, PROJECT_ROLE_MANAGER)
+VISIBILITIES = (PROJECT_VISIBILITY_PRIV, PROJECT_VISIBILITY_WORKSPACE, PROJECT_VISIBILITY_PUB)
 UNSERVED = {name for name, _, state in coverage() if state.startswith("UNIMPLEMENTED")}
 
 every_rpc = pytest.mark.parametrize(
@@ -245,31 +247,50 @@ def test_the_table_has_every_rpc() -> None:
     assert not {rpc for rpc, _, _ in RPCS} & NO_PROJECT.keys()
 
 
-@pytest.fixture
-def owner(wire: Wire) -> Connection:
-    return wire.connect()
+class Stage:
+    """People of every standing and the projects they meet, on one server."""
 
+    def __init__(self, server: LocalServer) -> None:
+        self._server = server
+        self.outsider = outsider(server)
+        self.colleague = colleague(server)
+        self.people = {role: colleague(server) for role in ROLES}
+        self._bystander = colleague(server)
+        self.seen = self.scene()
+        self.hidden = self.seen[PROJECT_VISIBILITY_PRIV]
 
-@pytest.fixture
-def make_place(server: LocalServer, owner: Connection) -> Callable[..., Place]:
-    """A function that makes a project with a run."""
+    def scene(self) -> dict[ProjectVisibility.ValueType, Place]:
+        """Make a project of each visibility, each with a run, and return them."""
+        with self._server.channel() as channel:
+            return {visibility: self._place(channel, visibility) for visibility in VISIBILITIES}
 
-    def make(visibility: ProjectVisibility.ValueType, *, guest: str, members: dict[str, Role]) -> Place:
-        stub = owner.stub(ProjectsServiceStub)
+    def _place(self, channel: grpc.Channel, visibility: ProjectVisibility.ValueType) -> Place:
+        stub = ProjectsServiceStub(channel)
         found = stub.CreateProject(
             projects.CreateProjectRequest(
-                name=unique("p"), organization_identifier=server.workspace, visibility=visibility
+                name=unique("p"), organization_identifier=self._server.workspace, visibility=visibility
             )
         )
         identifier = f"{found.organization_name}/{found.name}"
+        members = {self._bystander.name: PROJECT_ROLE_MEMBER}
+        if visibility == PROJECT_VISIBILITY_PRIV:
+            members |= {person.name: role for role, person in self.people.items()}
         for name, role in members.items():
             member = projects.NewProjectMember(user_id=name, role=role)
             stub.AddProjectMember(projects.AddProjectMemberRequest(project_identifier=identifier, member=member))
-        request = runs.CreateRunRequest(project_identifier=identifier, run_id="r")
-        run = owner.stub(RunsServiceStub).CreateRun(request)
-        return Place(identifier, f"{identifier}/{run.short_id}", next(iter(members)), guest)
+        run = RunsServiceStub(channel).CreateRun(runs.CreateRunRequest(project_identifier=identifier, run_id="r"))
+        return Place(identifier, f"{identifier}/{run.short_id}", self._bystander.name, self.colleague.name)
 
-    return make
+
+@pytest.fixture(scope="session")
+def _stages() -> dict[LocalServer, Stage]:
+    return {}
+
+
+@pytest.fixture
+def stage(server: LocalServer, _stages: dict[LocalServer, Stage]) -> Stage:
+    """The stage on the server, the same one for the whole session."""
+    return _stages.get(server) or _stages.setdefault(server, Stage(server))
 
 
 def call(connection: Connection, rpc: str, request: Any) -> Any:
@@ -290,28 +311,16 @@ def outcome(connection: Connection, rpc: str, request_for: Request, place: Place
 
 @every_rpc
 def test_the_role_in_the_project_decides(
-    wire: Wire,
-    server: LocalServer,
-    make_user: Callable[..., User],
-    make_place: Callable[..., Place],
-    rpc: str,
-    needed: Role,
-    request_for: Request,
+    wire: Wire, stage: Stage, rpc: str, needed: Role, request_for: Request
 ) -> None:
     """An outsider reads a public project, a colleague writes to a shared one; in a private one the role is as given."""
-    guest = colleague(server)
-    roles = (PROJECT_ROLE_VIEWER, PROJECT_ROLE_MEMBER, PROJECT_ROLE_MANAGER)
-    people = {role: make_user() for role in roles}
-    members = {make_user().username: PROJECT_ROLE_MEMBER, **{people[role].username: role for role in roles}}
-    private = make_place(PROJECT_VISIBILITY_PRIV, guest=guest.name, members=members)
-    shared = make_place(PROJECT_VISIBILITY_WORKSPACE, guest=guest.name, members=members)
-    public = make_place(PROJECT_VISIBILITY_PUB, guest=guest.name, members=members)
-    for token, role, place in (
-        (outsider(server).api_token, PROJECT_ROLE_VIEWER, public),
-        (guest.api_token, PROJECT_ROLE_MEMBER, shared),
-        *((people[role].api_token, role, private) for role in roles),
+    places = stage.seen if needed == PROJECT_ROLE_VIEWER else stage.scene()
+    for person, role, place in (
+        (stage.outsider, PROJECT_ROLE_VIEWER, places[PROJECT_VISIBILITY_PUB]),
+        (stage.colleague, PROJECT_ROLE_MEMBER, places[PROJECT_VISIBILITY_WORKSPACE]),
+        *((stage.people[role], role, places[PROJECT_VISIBILITY_PRIV]) for role in ROLES),
     ):
-        code, reason, sentence = outcome(wire.connect(token), rpc, request_for, place)
+        code, reason, sentence = outcome(wire.connect(person.api_token), rpc, request_for, place)
         if role < needed:
             assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
             assert "role" in sentence
@@ -322,19 +331,12 @@ def test_the_role_in_the_project_decides(
 
 @every_rpc
 def test_a_project_out_of_sight_is_none(
-    wire: Wire,
-    server: LocalServer,
-    make_place: Callable[..., Place],
-    rpc: str,
-    needed: Role,
-    request_for: Request,
+    wire: Wire, stage: Stage, server: LocalServer, rpc: str, needed: Role, request_for: Request
 ) -> None:
-    member = colleague(server)
-    hidden = make_place(PROJECT_VISIBILITY_PRIV, guest=member.name, members={member.name: PROJECT_ROLE_VIEWER})
     name = f"{server.workspace}/{unique('p')}"
-    unknown = Place(name, f"{name}/{hidden.run.rpartition('/')[2]}", member.name, member.name)
-    for person in (outsider(server), colleague(server)):
+    unknown = replace(stage.hidden, project=name, run=f"{name}/{stage.hidden.run.rpartition('/')[2]}")
+    for person in (stage.outsider, stage.colleague):
         connection = wire.connect(person.api_token)
-        found = outcome(connection, rpc, request_for, hidden)
-        assert found == outcome(connection, rpc, request_for, unknown)
+        found = outcome(connection, rpc, request_for, stage.hidden)
+        assert found == outcome(connection, rpc, request_for, unknown), f"needs {needed}"
         assert found[0] in {grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED}

@@ -18,11 +18,17 @@ HEAVY = (
     "asyncio",
     "dataclasses",
     "logging",
+    "numpy",
+    "socket",
+    "ssl",
     "typing",
     "neptune_api.aio",
     "neptune_api.channels",
+    "neptune_api.columns",
     "neptune_api.exceptions",
+    "neptune_api.http",
     "neptune_api.options",
+    "neptune_api.server",
     "neptune_api.v1",
 )
 
