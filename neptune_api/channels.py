@@ -200,7 +200,9 @@ def _address(target: str | None, token: ApiToken | None, transport: Transport | 
     if target is not None:
         return target
     if token is None:
-        raise ValueError("no target: without an API token, which knows the address, a target must be given")
+        raise ValueError(
+            "no target: an API token knows the address, an access_token or an empty api_token does not; pass a target"
+        )
     if transport != "http" and token.grpc_url is not None:
         return token.grpc_url
     if transport == "grpc":
