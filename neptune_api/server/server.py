@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from neptune_api.server import ports
 from neptune_api.server.access import Access
+from neptune_api.server.files.door import FILES_PREFIX
 from neptune_api.server.files.storage import FolderStorage, StorageError
 from neptune_api.server.grpc_door import GrpcDoor
 from neptune_api.server.handlers import collect_handlers
@@ -160,7 +161,7 @@ class Server:
                         else public_url.rstrip("/")
                     ),
                     grpc_target=f"{'' if tls is None else 'grpcs://'}{ports.join(name, self._grpc_port)}",
-                    chosen=public_host is not None,
+                    chosen=public_host is not None or public_url is not None,
                 ),
             )
             self._files = self._open_files(data, files, settings, directory, secrets)
@@ -238,7 +239,13 @@ class Server:
         self.stop()
 
     def _make_http_door(self, tls: TlsFiles | None) -> HttpDoor:
-        gateway = Gateway(self._handlers, self._identity.addresses, health=self._health)
+        gateway = Gateway(
+            self._handlers,
+            self._identity.addresses,
+            health=self._health,
+            files=None if self._files is None else self._files.door,
+            files_prefix=FILES_PREFIX,
+        )
         try:
             return HttpDoor(self._http_socket, gateway, tls=tls)
         except OSError as error:  # ssl.SSLError is one

@@ -132,11 +132,24 @@ class Calls:
         return body
 
     async def _while_wanted(
-        self, future: asyncio.Future[Any], request: Request, context: HttpContext, handler: Handler
+        self,
+        future: asyncio.Future[Any],
+        request: Request,
+        context: HttpContext,
+        handler: Handler,
+        gone: asyncio.Future[None] | None = None,
     ) -> Any:
-        """Return the result of a call, unless its deadline passes or its caller goes away before."""
+        """Return the result of a call, unless its deadline passes or its caller goes away before.
+
+        `gone` is request.gone(), when somebody waits for that already.
+        """
         try:
-            await self._wait(future, request, context)
+            if gone is None:
+                await self._wait(future, request, context)
+            else:
+                await asyncio.wait(
+                    (future, gone), timeout=context.time_remaining(), return_when=asyncio.FIRST_COMPLETED
+                )
         except asyncio.CancelledError:
             context.leave()
             future.add_done_callback(_forget)
@@ -182,11 +195,14 @@ class Calls:
         )(payload, context)
         loop = asyncio.get_running_loop()
         self._open_streams += 1
+        gone = asyncio.ensure_future(payload.request.gone())
         try:
             while True:
+                if gone.done():
+                    raise ClientGoneError
                 try:
                     future = loop.run_in_executor(self._streams, next, frames, None)
-                    frame = await self._while_wanted(future, payload.request, context, handler)
+                    frame = await self._while_wanted(future, payload.request, context, handler, gone)
                 except StatusError as error:
                     if not answer.begun:
                         raise
@@ -202,6 +218,7 @@ class Calls:
                 await answer.piece(frame)
         finally:
             self._open_streams -= 1
+            gone.cancel()
             context.leave()
             with contextlib.suppress(RuntimeError):  # the pool was shut down
                 self._streams.submit(_close, frames)

@@ -107,6 +107,9 @@ _RETRIEVAL_DEFAULTS: Final[Mapping[grpc.StatusCode, str]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "REQUEST_TIMEOUT",
     grpc.StatusCode.UNAVAILABLE: "SERVICE_UNAVAILABLE",
 }
+# Where clients that take anything look for the sentence itself: path and reason.
+_PLAIN: Final = frozenset({("/api/backend/v1/projects", "ORGANIZATION_NOT_FOUND")})
+
 # The title by which a client of the retrieval API knows a query that cannot be parsed.
 _TITLES: Final = {"NQL_SYNTAX_ERROR": "Syntax error"}
 
@@ -126,9 +129,10 @@ def error_object(path: str, status: status_pb2.Status) -> dict[str, Any]:
     return error_body(status, error_type=error_type(path, code_of(status), reason), title=_TITLES.get(reason))
 
 
-def error_response(path: str, error: StatusError) -> Response:
-    """Return the response to a request that failed."""
-    body = error_object(path, error.status())
+def error_response(path: str, error: StatusError, accept: str | None = None) -> Response:
+    """Return the response to a request that failed, to a caller that sent an `Accept` header."""
+    status = error.status()
+    body = error_object(path, status)
     headers: dict[str, str] = {}
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
@@ -137,4 +141,6 @@ def error_response(path: str, error: StatusError) -> Response:
         headers.update(error.headers)
     if error.retry_seconds is not None:
         headers["retry-after"] = retry_after(error.retry_seconds)
+    if (path, reason_of(status)) in _PLAIN and accept in {None, "", "*/*"}:
+        return Response(body["code"], status.message.encode(), "text/plain; charset=utf-8", headers)
     return Response(body["code"], encode_error(body), headers=headers)

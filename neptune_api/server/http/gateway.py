@@ -47,7 +47,7 @@ class Gateway:
         *,
         health: Health,
         files: App | None = None,
-        files_prefix: str = "/api/files/",
+        files_prefix: str = "",
     ) -> None:
         self._handlers = handlers
         self._addresses = addresses
@@ -70,7 +70,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["raw_path"].startswith(self._files_prefix.encode()) and self._files is not None:
+        if self._files is not None and scope["raw_path"].startswith(self._files_prefix.encode()):
             await self._files(scope, receive, send)
             return
         answer = Answer(send)
@@ -110,7 +110,8 @@ class Gateway:
             raise ConnectionAbortedError("the response broke off")
         try:
             close = request is None or not await request.discard()
-            await answer.respond(error_response(path, error), close=close)
+            accept = None if request is None else request.headers.get("accept")
+            await answer.respond(error_response(path, error, accept), close=close)
         except (ClientGoneError, StatusError):
             return
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-MAX_TARGET_BYTES: Final = 128 * 1024
-"""Longest path with its query string; a thousand names in one query have to fit."""
+MAX_TARGET_BYTES: Final = 65_535
+"""Longest path with its query string; the parser takes no more."""
 MAX_HEADERS_BYTES: Final = 64 * 1024
 """Most bytes of all headers together."""
 MAX_HEADERS: Final = 128
@@ -53,6 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._in_head = True
+        self._heads = 0
         self._head_bytes = 0
         self._headers_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -72,10 +73,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Feed the parser, and count what it has not yet made anything of."""
         if self._refused:
             return
+        heads = self._heads
         if self._in_head and self._head_timer is None:
             self._start_timer()
+        begun_in_head = self._in_head
         super().data_received(data)
-        if self._in_head and not self._refused:
+        if begun_in_head and heads == self._heads and not self._refused:
             # The parser tells of a header when it has all of it; until then these are the bytes it holds.
             self._head_bytes += len(data)
             if self._head_bytes > MAX_TARGET_BYTES + MAX_HEADERS_BYTES:
@@ -107,6 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request."""
         self._in_head = False
+        self._heads += 1
         self._head_bytes = 0
         self._stop_timer()
         super().on_headers_complete()
@@ -147,8 +151,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, message: str) -> None:
         self._refused = True
         self._stop_timer()
-        # In the middle of an earlier response there is no place for another one.
-        if self.cycle is None or self.cycle.response_complete:
+        # In the middle of a response there is no place for another one.
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             reason = _REASONS[status]
             body = dump({"code": status, "message": message, "title": reason, "status": "INVALID_ARGUMENT"})
             head = (
