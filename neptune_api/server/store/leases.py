@@ -176,9 +176,9 @@ class SharedLeases:
             except Exception as error:  # noqa: BLE001 # nothing may end this thread
                 if not self._stopping.is_set():
                     _LOG.warning("No connection to the database for leases (%s); trying again", type(error).__name__)
-            finally:
-                self._number = None
-            self._stopping.wait(_RETRY_SECONDS)
+            had_number, self._number = self._number is not None, None
+            if not had_number:
+                self._stopping.wait(_RETRY_SECONDS)
 
     def _introduce(self, connection: psycopg.Connection[Any]) -> None:
         for name, value in _SERVER_KEEPALIVE.items():

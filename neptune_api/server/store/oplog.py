@@ -146,20 +146,24 @@ class OperationLog:
 
         `projects` are those looked at, None is all.
         """
-        found: list[Operation] = []
+        columns = [operations.c[name] for name in Operation.__dataclass_fields__]
+        waiting = sa.select(operations.c.sequence, sa.func.length(operations.c.payload)).order_by(operations.c.sequence)
+        if projects is not None:
+            waiting = waiting.where(_PROJECT.in_(projects))
+        taken: list[int] = []
         with self._database.read() as connection:
-            columns = [operations.c[name] for name in Operation.__dataclass_fields__]
-            query = sa.select(*columns).order_by(operations.c.sequence).limit(count)
-            if projects is not None:
-                query = query.where(_PROJECT.in_(projects))
-            rows = connection.execution_options(stream_results=True, max_row_buffer=16).execute(query)
-            for row in rows:
-                found.append(Operation(**{**row._mapping, "kind": Kind(row.kind)}))  # noqa: SLF001  # as documented
-                size -= len(found[-1].payload)
+            for sequence, length in connection.execute(waiting.limit(count)):
+                taken.append(sequence)
+                size -= length
                 if size <= 0:
-                    rows.close()
                     break
-        return found
+            if not taken:
+                return []
+            query = sa.select(*columns).where(operations.c.sequence.in_(taken)).order_by(operations.c.sequence)
+            return [
+                Operation(**{**row._mapping, "kind": Kind(row.kind)})  # noqa: SLF001  # as documented
+                for row in connection.execute(query)
+            ]
 
     def outcomes(self, request_ids: Iterable[str]) -> list[Outcome | None]:
         """Return what became of requests, in the order given; None for those never accepted or forgotten."""
