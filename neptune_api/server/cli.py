@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -72,6 +73,8 @@ def _serve(arguments: argparse.Namespace, signals: _EndingSignals) -> bool:
     )
     try:
         server.start()
+        # What is loaded by now stays to the end: the garbage collector need not look through it again and again.
+        gc.freeze()
         if ready_file is not None:
             _write_ready_file(ready_file, server)
         _announce(server)

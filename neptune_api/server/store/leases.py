@@ -18,7 +18,6 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from neptune_api.server.store import schema
 from neptune_api.server.store.faults import DatabaseFaultError
@@ -153,13 +152,15 @@ class SharedLeases:
 
     def _take(self, project: int, holder: int | None, number: int) -> bool:
         """Take a project from a holder that is gone, and tell whether that worked."""
+        from sqlalchemy.dialects.postgresql import insert  # with it SQLite would take long to start
+
         leases = schema.leases
         with self._database.write(serial=False) as connection:
             if holder is not None and not connection.scalar(
                 sa.select(sa.func.pg_try_advisory_xact_lock_shared(holder))
             ):
                 return False
-            take = postgresql.insert(leases).values(project_id=project, holder=number)
+            take = insert(leases).values(project_id=project, holder=number)
             take = take.on_conflict_do_update(
                 index_elements=[leases.c.project_id],
                 set_={"holder": number},
