@@ -208,8 +208,8 @@ class Client(ClientBase):
     ) -> models.OauthToken:
         """Exchanges an API token for an access token and a refresh token.
 
-        Errors: INVALID_ARGUMENT when the field is empty or the token cannot be decoded; UNAUTHENTICATED when the key is
-        unknown or was revoked.
+        Errors: INVALID_ARGUMENT when the field is empty or too long; UNAUTHENTICATED when the token cannot be decoded
+        or its key is unknown or was revoked.
 
         RPC: `AuthService.ExchangeApiToken`, `GET /api/backend/v1/authorization/oauth-token`.
 

@@ -26,7 +26,7 @@ import jwt
 import sqlalchemy as sa
 
 from neptune_api.credentials import ApiToken, InvalidTokenError, Secret
-from neptune_api.server.errors import StatusError, invalid, unauthenticated
+from neptune_api.server.errors import StatusError, unauthenticated
 from neptune_api.server.limits import MAX_TOKEN_BYTES
 from neptune_api.server.store import schema
 from neptune_api.server.store.database import StoreError
@@ -260,14 +260,15 @@ class Identity:
     def exchange(self, api_token: str) -> OauthToken:
         """Give an access token and a refresh token to the holder of an API token.
 
-        Raises INVALID_ARGUMENT for a text that is no API token, UNAUTHENTICATED for an unknown or revoked one.
+        Raises INVALID_ARGUMENT for none or one that is too long, UNAUTHENTICATED for one that cannot be decoded, is
+        unknown or was revoked: released clients take every other code for a reason to try again, for half an hour.
         """
         with Checks() as check:
             check.text("api_token", api_token, MAX_TOKEN_BYTES, required=True)
         try:
             key = ApiToken.parse(api_token, source="the request").api_key
         except InvalidTokenError as error:
-            raise invalid("api_token", error.details()) from None
+            raise unauthenticated(error.details()) from None
         user = self._directory.find_user(_user_of(key))
         # Compared even for an unknown user, so that the time taken does not tell who exists.
         expected = self._api_key(user.uuid, user.token_generation) if user else secrets.token_hex(len(key) // 2)

@@ -56,8 +56,8 @@ class AuthServiceServicer(object):
     def ExchangeApiToken(self, request, context):
         """Exchanges an API token for an access token and a refresh token.
 
-        Errors: INVALID_ARGUMENT when the field is empty or the token cannot be decoded; UNAUTHENTICATED when the key
-        is unknown or was revoked.
+        Errors: INVALID_ARGUMENT when the field is empty or too long; UNAUTHENTICATED when the token cannot be decoded or
+        its key is unknown or was revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,8 +41,8 @@ class AuthServiceStub:
     ExchangeApiToken: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ExchangeApiTokenRequest, _auth_service_pb2.OauthToken]
     """Exchanges an API token for an access token and a refresh token.
 
-    Errors: INVALID_ARGUMENT when the field is empty or the token cannot be decoded; UNAUTHENTICATED when the key
-    is unknown or was revoked.
+    Errors: INVALID_ARGUMENT when the field is empty or too long; UNAUTHENTICATED when the token cannot be decoded or
+    its key is unknown or was revoked.
     """
     RefreshToken: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RefreshTokenRequest, _auth_service_pb2.OauthToken]
     """Exchanges a refresh token for a new access token and a new refresh token.
@@ -78,8 +78,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     ExchangeApiToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ExchangeApiTokenRequest, _auth_service_pb2.OauthToken]  # type: ignore[assignment]
     """Exchanges an API token for an access token and a refresh token.
 
-    Errors: INVALID_ARGUMENT when the field is empty or the token cannot be decoded; UNAUTHENTICATED when the key
-    is unknown or was revoked.
+    Errors: INVALID_ARGUMENT when the field is empty or too long; UNAUTHENTICATED when the token cannot be decoded or
+    its key is unknown or was revoked.
     """
     RefreshToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RefreshTokenRequest, _auth_service_pb2.OauthToken]  # type: ignore[assignment]
     """Exchanges a refresh token for a new access token and a new refresh token.
@@ -117,8 +117,8 @@ class AuthServiceServicer:
     ) -> _typing.Union[_auth_service_pb2.OauthToken, _abc.Awaitable[_auth_service_pb2.OauthToken]]:
         """Exchanges an API token for an access token and a refresh token.
 
-        Errors: INVALID_ARGUMENT when the field is empty or the token cannot be decoded; UNAUTHENTICATED when the key
-        is unknown or was revoked.
+        Errors: INVALID_ARGUMENT when the field is empty or too long; UNAUTHENTICATED when the token cannot be decoded or
+        its key is unknown or was revoked.
         """
 
     def RefreshToken(

@@ -208,20 +208,26 @@ def test_api_token_is_known_by_its_key_alone(auth: AuthServiceStub, person: Pers
 @pytest.mark.parametrize(
     ("token", "problem"),
     [
-        ("", "required"),
         ("not base64!", "not base64"),
         (base64.b64encode(b"no json").decode(), "JSON"),
         (base64.b64encode(b"[]").decode(), "JSON"),
         (base64.b64encode(json.dumps({"api_url": "http://x"}).encode()).decode(), "api_key"),
         (base64.b64encode(json.dumps({"api_key": 1, "api_url": "http://x"}).encode()).decode(), "api_key"),
-        ("x" * 4097, "4,097 bytes long, the limit is 4,096"),
     ],
 )
-def test_undecodable_api_token_is_an_invalid_argument(auth: AuthServiceStub, token: str, problem: str) -> None:
-    error = refused(InvalidArgumentException, lambda: exchange(auth, token), reason="BAD_REQUEST", fields=["api_token"])
+def test_undecodable_api_token_is_refused_like_an_unknown_one(auth: AuthServiceStub, token: str, problem: str) -> None:
+    """Released clients give up at UNAUTHENTICATED only."""
+    error = refused(UnauthorizedException, lambda: exchange(auth, token), reason="UNAUTHORIZED")
     assert problem in error.details()
+    assert "A token is base64 text of a JSON object" in error.details()
     if len(token) > 20:
         check_hides(error, token)
+
+
+@pytest.mark.parametrize(("token", "problem"), [("", "required"), ("x" * 4097, "4,097 bytes long, the limit is 4,096")])
+def test_missing_or_oversized_api_token_is_an_invalid_argument(auth: AuthServiceStub, token: str, problem: str) -> None:
+    error = refused(InvalidArgumentException, lambda: exchange(auth, token), reason="BAD_REQUEST", fields=["api_token"])
+    assert problem in error.details()
 
 
 @pytest.mark.parametrize("token", ["", "x" * 4097])
