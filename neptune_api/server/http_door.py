@@ -48,7 +48,6 @@ class HttpDoor:
             lifespan="off",
             interface="asgi3",
             log_config=None,
-            access_log=False,
             proxy_headers=False,
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,

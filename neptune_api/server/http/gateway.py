@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from neptune_api.credentials import redact
 from neptune_api.http.rules import Router, rules_of
 from neptune_api.server.errors import StatusError
 from neptune_api.server.handlers import incident
@@ -177,4 +178,5 @@ def _wrong_verb(request: Request, verbs: Any) -> HttpError:
 
 
 def _shown(path: str) -> str:
-    return path if len(path) <= 200 else f"{path[:200]}..."
+    clean = redact(path)
+    return clean if len(clean) <= 200 else f"{clean[:200]}..."

@@ -52,6 +52,8 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        # Whatever the process logs otherwise: targets hold signatures and what people took for secret.
+        self.access_log = False
         self._in_head = True
         self._heads = 0
         self._head_bytes = 0

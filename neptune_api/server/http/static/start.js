@@ -34,7 +34,9 @@
     }
   });
 
-  const authorize = async (request) => {
+  const prepare = async (request) => {
+    // The viewer shows JSON; some paths answer in binary when they are not asked for anything.
+    if ((request.headers.accept ?? "*/*") === "*/*") request.headers.accept = "application/json";
     if (apiToken === null || new URL(request.url, location).origin !== location.origin) return request;
     if (access === null || access.expires - early < Date.now() / 1000) await logIn();
     request.headers.Authorization ??= `Bearer ${access.token}`;
@@ -51,6 +53,7 @@
     filter: true,
     tryItOutEnabled: true,
     validatorUrl: null, // no request to anywhere else
-    requestInterceptor: authorize,
+    requestInterceptor: prepare,
+    showMutatedRequest: false, // the command line it shows goes without the access token
   });
 })();
