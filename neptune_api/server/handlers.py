@@ -23,6 +23,8 @@ from neptune_api.credentials import redact
 from neptune_api.server import limits
 from neptune_api.server.errors import StatusError, too_large, unimplemented
 from neptune_api.server.identity import calling_as
+from neptune_api.server.store.columns import CorruptChunkError
+from neptune_api.server.store.faults import DatabaseFaultError, DiskFullError
 from neptune_api.server.store.oplog import StoreClosedError
 from neptune_api.v1 import annotations_pb2
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     Encode: TypeAlias = Callable[[Any], Any]
 
 _LOGGER: Final = logging.getLogger("neptune_api.server")
+# After a fault of the database, such as a lost connection.
+_RETRY_SECONDS: Final = 1.0
 
 
 class CallContext(Protocol):
@@ -191,7 +195,23 @@ class Handler:
             return StatusError(
                 grpc.StatusCode.UNAVAILABLE, "The server is shutting down: call again in a moment.", retry_seconds=1.0
             )
-        return incident(self.name, error)
+        return store_fault(self.name, error) or incident(self.name, error)
+
+
+def store_fault(where: str, error: Exception) -> StatusError | None:
+    """Return what the caller hears of a fault of the database or its disk, and log it; None for any other error."""
+    fault: StatusError
+    if isinstance(error, DiskFullError):
+        fault = StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), reason="DISK_FULL")
+    elif isinstance(error, DatabaseFaultError):
+        reason = "DATABASE_UNAVAILABLE"
+        fault = StatusError(grpc.StatusCode.UNAVAILABLE, str(error), reason=reason, retry_seconds=_RETRY_SECONDS)
+    elif isinstance(error, CorruptChunkError):
+        fault = StatusError(grpc.StatusCode.DATA_LOSS, str(error), reason="DATA_DAMAGED")
+    else:
+        return None
+    _LOGGER.error("%s failed: %s", where, error)
+    return fault
 
 
 def incident(where: str, error: Exception) -> StatusError:

@@ -338,7 +338,7 @@ def test_a_damaged_chunk_costs_the_operation_that_needs_it(bench: Bench, caplog:
     with bench.store.exclusive() as connection:
         connection.execute(schema.chunks.update().values(checksum=schema.chunks.c.checksum + 1))
     assert bench.apply(append({"m": 1.0}, 1), append({"m": 3.0}, 3)) == [{"INTERNAL": 1}, {"OK": 1}]
-    assert "the data folder is damaged" in caplog.text
+    assert "Points of the series m of run run are damaged" in caplog.text
 
 
 # Summaries

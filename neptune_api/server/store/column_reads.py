@@ -11,9 +11,8 @@ import sqlalchemy as sa
 
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import steps
-from neptune_api.server.store import tails as tails_
 from neptune_api.server.store.columns import FloatColumns
-from neptune_api.server.store.compaction import read_tails
+from neptune_api.server.store.damage import tail_columns
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.point_pages import clip, lies_in, preview_columns, touches
 from neptune_api.server.store.schema import tails
@@ -228,7 +227,7 @@ class _Tails:
         if run_key in self._kept:
             self._kept.move_to_end(run_key)
             return self._kept[run_key]
-        found = tails_.by_series(read_tails(self._connection, run_key), self._wanted[run_key])
+        found = tail_columns(self._connection, run_key, self._wanted[run_key])
         self._kept[run_key] = found
         self._size += _bytes(found)
         while self._size > _TAIL_BYTES and len(self._kept) > 1:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import tails as tails_
 from neptune_api.server.store.columns import FloatColumns
+from neptune_api.server.store.damage import chunk_error, read_intact, tail_error
 from neptune_api.server.store.schema import chunks, tails
 from neptune_api.server.store.tails import Rectangle
 
@@ -41,12 +42,9 @@ def compact(connection: sa.Connection, run_key: int, new_key: Callable[[], int])
 
 def read_tails(connection: sa.Connection, run_key: int) -> list[Points]:
     """Return the groups of points of a run's tails, oldest first; raises CorruptChunkError for a damaged one."""
-    query = sa.select(tails.c.payload, tails.c.checksum, tails.c.id).where(tails.c.run_id == run_key)
-    groups: list[Points] = []
-    for payload, checksum, key in connection.execute(query.order_by(tails.c.id)):
-        if tails_.checksum(payload) != checksum:
-            raise columns_.CorruptChunkError(f"Tail {key} does not have its checksum: the data folder is damaged.")
-        groups += tails_.decode(payload)
+    groups, damaged = read_intact(connection, run_key)
+    if damaged:
+        raise tail_error(connection, run_key, damaged[0])
     return groups
 
 
@@ -149,7 +147,7 @@ def _take(connection: sa.Connection, merged: Sequence[int]) -> dict[int, list[Fl
         query = sa.select(chunks.c.attribute_id, chunks.c.payload, chunks.c.checksum, chunks.c.id)
         for key, payload, checksum, chunk in connection.execute(query.where(chunks.c.id.in_(keys))):
             if columns_.checksum(payload) != checksum:
-                raise columns_.CorruptChunkError(f"Chunk {chunk} does not have its checksum: the folder is damaged.")
+                raise chunk_error(connection, chunk)
             taken.setdefault(key, []).append(columns_.decode_floats(payload))
         connection.execute(chunks.delete().where(chunks.c.id.in_(keys)))
     for parts in taken.values():

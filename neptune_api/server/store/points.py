@@ -8,7 +8,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from neptune_api.server.store import columns as columns_
-from neptune_api.server.store.columns import CorruptChunkError, FloatColumns, PayloadColumns
+from neptune_api.server.store.columns import FloatColumns, PayloadColumns
+from neptune_api.server.store.damage import chunk_error
 from neptune_api.server.store.schema import chunks
 from neptune_api.server.store.series import tail_points
 
@@ -67,7 +68,7 @@ def _read(
     parts: list[_Columns] = []
     for payload, checksum, chunk_id in connection.execute(query):
         if columns_.checksum(payload) != checksum:
-            raise CorruptChunkError(f"Chunk {chunk_id} does not have its checksum: the data folder is damaged.")
+            raise chunk_error(connection, chunk_id)
         parts.append(decode(payload))
     whole: _Columns = kind.concatenate(parts)
     if len(whole) > 1 and not bool((np.diff(whole.steps) > 0).all()):

@@ -12,8 +12,7 @@ import sqlalchemy as sa
 
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import steps
-from neptune_api.server.store import tails as tails_
-from neptune_api.server.store.compaction import read_tails
+from neptune_api.server.store.damage import chunk_error, tail_columns
 from neptune_api.server.store.lineage import batches, lineages
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, chunks, previews, series, tails
@@ -176,7 +175,7 @@ def stored_spans(connection: sa.Connection, attribute_ids: Collection[int]) -> d
 def tail_points(connection: sa.Connection, attribute_ids: Collection[int]) -> dict[int, FloatColumns]:
     """Return the points of float series that are not in chunks yet, by attribute; they follow those that are.
 
-    Raises CorruptChunkError when a tail's checksum does not fit.
+    Raises CorruptChunkError for a series that has points in a damaged tail.
     """
     series_of: dict[int, list[int]] = defaultdict(list)
     for batch in batches(list(attribute_ids)):
@@ -186,7 +185,7 @@ def tail_points(connection: sa.Connection, attribute_ids: Collection[int]) -> di
             series_of[run_key].append(key)
     found: dict[int, FloatColumns] = {}
     for run_key, keys in series_of.items():
-        found.update(tails_.by_series(read_tails(connection, run_key), keys))
+        found.update(tail_columns(connection, run_key, keys))
     return found
 
 
@@ -210,7 +209,7 @@ def load_chunks(connection: sa.Connection, keys: Sequence[int]) -> Iterator[tupl
         query = sa.select(chunks.c.id, chunks.c.payload, chunks.c.checksum).where(chunks.c.id.in_(batch))
         for key, payload, checksum in connection.execute(query):
             if columns_.checksum(payload) != checksum:
-                raise columns_.CorruptChunkError(f"Chunk {key} does not have its checksum: the data folder is damaged.")
+                raise chunk_error(connection, key)
             yield key, payload
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import sqlalchemy as sa
 
 from neptune_api.server.store import columns as columns_
-from neptune_api.server.store.columns import CorruptChunkError, FloatColumns
+from neptune_api.server.store.columns import FloatColumns
 from neptune_api.server.store.compaction import read_tails
+from neptune_api.server.store.damage import chunk_error
 from neptune_api.server.store.schema import chunks
 from neptune_api.server.store.tails import by_series
 
@@ -122,7 +123,7 @@ class WrittenPoints:
             sa.select(chunks.c.payload, chunks.c.checksum).where(chunks.c.id == chunk_id)
         ).one()
         if columns_.checksum(row.payload) != row.checksum:
-            raise CorruptChunkError(f"Chunk {chunk_id} does not have its checksum: the data folder is damaged.")
+            raise chunk_error(self._connection, chunk_id)
         columns = (columns_.decode_floats if is_float else columns_.decode_payloads)(row.payload)
         # Stable: of points at the same step the one logged later comes later.
         order = np.argsort(columns.steps, kind="stable")
