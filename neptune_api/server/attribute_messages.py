@@ -27,6 +27,19 @@ if TYPE_CHECKING:
     from neptune_api.server.store.series import FloatSummaries
     from neptune_api.server.store.summaries import FloatSummary
 
+# Looking up the names of an enum's values takes longer than filling a message.
+_BOOL: Final[int] = T.ATTRIBUTE_TYPE_BOOL
+_DATETIME: Final[int] = T.ATTRIBUTE_TYPE_DATETIME
+_FILE_REF: Final[int] = T.ATTRIBUTE_TYPE_FILE_REF
+_FLOAT: Final[int] = T.ATTRIBUTE_TYPE_FLOAT
+_FLOAT_SERIES: Final[int] = T.ATTRIBUTE_TYPE_FLOAT_SERIES
+_HISTOGRAM_SERIES: Final[int] = T.ATTRIBUTE_TYPE_HISTOGRAM_SERIES
+_INT: Final[int] = T.ATTRIBUTE_TYPE_INT
+_STRING: Final[int] = T.ATTRIBUTE_TYPE_STRING
+_STRING_SERIES: Final[int] = T.ATTRIBUTE_TYPE_STRING_SERIES
+_STRING_SET: Final[int] = T.ATTRIBUTE_TYPE_STRING_SET
+_OTHER_SERIES: Final = SERIES_TYPES - {_FLOAT_SERIES}
+
 TYPE_NAMES: Final[dict[int, str]] = {
     value.number: value.GetOptions().Extensions[annotations_pb2.http_name] for value in T.DESCRIPTOR.values
 }
@@ -35,20 +48,21 @@ TYPE_NAMES: Final[dict[int, str]] = {
 
 def attribute_messages(connection: sa.Connection, cells: Sequence[Cell], summaries: FloatSummaries) -> list[Attribute]:
     """Return the message of each cell, with summaries over the whole lineage of its series."""
-    floats = [cell.segments for cell in cells if cell.type == T.ATTRIBUTE_TYPE_FLOAT_SERIES]
-    others = [cell.segments for cell in cells if cell.type in SERIES_TYPES - {T.ATTRIBUTE_TYPE_FLOAT_SERIES}]
+    types = [cell.type for cell in cells]
+    floats = [cell.segments for cell, type_ in zip(cells, types, strict=True) if type_ == _FLOAT_SERIES]
+    others = [cell.segments for cell, type_ in zip(cells, types, strict=True) if type_ in _OTHER_SERIES]
     float_series = zip(summaries.of(connection, floats), previews_after(connection, floats), strict=True)
     lasts = iter(last_payloads(connection, others))
     messages: list[Attribute] = []
-    for cell in cells:
-        message = Attribute(name=cell.name, type=TYPE_NAMES[cell.type])
-        if cell.type == T.ATTRIBUTE_TYPE_FLOAT_SERIES:
+    for cell, type_ in zip(cells, types, strict=True):
+        message = Attribute(name=cell.name, type=TYPE_NAMES[type_])
+        if type_ == _FLOAT_SERIES:
             summary, previews = next(float_series)
             _fill_float_series(message, summary, has_preview=bool(previews))
-        elif cell.type in SERIES_TYPES:
-            _fill_series(message, cell.type, next(lasts))
+        elif type_ in _OTHER_SERIES:
+            _fill_series(message, type_, next(lasts))
         else:
-            _fill_value(message, cell.type, cell.segments[0].row)
+            _fill_value(message, type_, cell.segments[0].row)
         messages.append(message)
     return messages
 
@@ -67,9 +81,9 @@ def _fill_float_series(message: Attribute, summary: FloatSummary, *, has_preview
 
 
 def _fill_series(message: Attribute, type_: int, last: tuple[int, bytes] | None) -> None:
-    if type_ == T.ATTRIBUTE_TYPE_STRING_SERIES:
+    if type_ == _STRING_SERIES:
         _fill_last(message, message.string_series_properties, last)
-    elif type_ == T.ATTRIBUTE_TYPE_HISTOGRAM_SERIES:
+    elif type_ == _HISTOGRAM_SERIES:
         _fill_last(message, message.histogram_series_properties, last)
     else:
         _fill_last(message, message.file_ref_series_properties, last)
@@ -95,27 +109,27 @@ def _fill_last(
 
 
 def _fill_value(message: Attribute, type_: int, row: Any) -> None:
-    if type_ == T.ATTRIBUTE_TYPE_INT:
+    if type_ == _INT:
         integer = message.int_properties
         integer.attribute_name, integer.attribute_type, integer.value = message.name, message.type, row.int_value
-    elif type_ == T.ATTRIBUTE_TYPE_FLOAT:
+    elif type_ == _FLOAT:
         number = message.float_properties
         number.attribute_name, number.attribute_type = message.name, message.type
         number.value = math.nan if row.float_value is None else row.float_value
-    elif type_ == T.ATTRIBUTE_TYPE_STRING:
+    elif type_ == _STRING:
         text = message.string_properties
         text.attribute_name, text.attribute_type, text.value = message.name, message.type, row.text_value
-    elif type_ == T.ATTRIBUTE_TYPE_BOOL:
+    elif type_ == _BOOL:
         flag = message.bool_properties
         flag.attribute_name, flag.attribute_type, flag.value = message.name, message.type, bool(row.int_value)
-    elif type_ == T.ATTRIBUTE_TYPE_DATETIME:
+    elif type_ == _DATETIME:
         instant = message.datetime_properties
         instant.attribute_name, instant.attribute_type, instant.value = message.name, message.type, row.int_value
-    elif type_ == T.ATTRIBUTE_TYPE_STRING_SET:
+    elif type_ == _STRING_SET:
         members = message.string_set_properties
         members.attribute_name, members.attribute_type = message.name, message.type
         members.value.extend(rules.decode_set(row.text_value))
-    elif type_ == T.ATTRIBUTE_TYPE_FILE_REF:
+    elif type_ == _FILE_REF:
         file = message.file_ref_properties
         file.attribute_name, file.attribute_type = message.name, message.type
         file.path, file.size_bytes, file.mime_type = row.text_value, row.int_value, row.mime_type

@@ -98,6 +98,20 @@ def too_large(what: str, size: int, limit: int, advice: str) -> StatusError:
     )
 
 
+def syntax_error(field: str, description: str, *, position: int, expected: str) -> StatusError:
+    """Return INVALID_ARGUMENT about a query that cannot be understood: at which character from 0, and what would be.
+
+    The HTTP door gives it the title by which released clients know it.
+    """
+    return StatusError(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"{field}: {description}.",
+        reason="BAD_REQUEST",
+        metadata={"title": "Syntax error", "position": str(position), "expected": expected},
+        violations=[(field, description)],
+    )
+
+
 def not_found(message: str, reason: str) -> StatusError:
     """Return NOT_FOUND."""
     return StatusError(grpc.StatusCode.NOT_FOUND, message, reason=reason)

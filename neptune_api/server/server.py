@@ -363,7 +363,7 @@ def _servicers(
         AuthService(identity=identity),
         ConfigService(identity=identity, services=services),
         IngestService(store=store, access=access),
-        LeaderboardService(),
+        LeaderboardService(store=store, access=access),
         ProjectsService(directory=directory, access=access, exclusive=store.exclusive, storage=files),
         RunsService(store=store, access=access),
         SeriesService(store=store, access=access),

@@ -2,32 +2,204 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from neptune_api.server.errors import unimplemented
-from neptune_api.v1 import leaderboard_service_pb2_grpc
+import grpc
+
+from neptune_api.server import limits, nql
+from neptune_api.server.attribute_messages import attribute_messages
+from neptune_api.server.errors import StatusError, syntax_error
+from neptune_api.server.store import attributes, search
+from neptune_api.server.store.attributes import AttributeFilter
+from neptune_api.server.store.search import Order
+from neptune_api.server.store.series import FloatSummaries
+from neptune_api.server.validation import Checks, shown
+from neptune_api.v1 import attributes_pb2, leaderboard_service_pb2_grpc
+from neptune_api.v1 import leaderboard_service_pb2 as pb
+from neptune_api.v1.queries_pb2 import AttributeType, SortDirection
+from neptune_api.v1.roles_pb2 import PROJECT_ROLE_VIEWER
 
 if TYPE_CHECKING:
-    import grpc
+    from collections.abc import Callable, Iterable, Sequence
 
-    from neptune_api.v1 import attributes_pb2
-    from neptune_api.v1 import leaderboard_service_pb2 as pb
+    import sqlalchemy as sa
 
-_SEARCH_MISSING: Final = (
-    "Searching by NQL is not served yet: list runs with RunsService.ListRuns and read their attributes with "
-    "AttributesService.QueryAttributeValues."
-)
+    from neptune_api.server.access import Access
+    from neptune_api.server.store.attributes import Cell
+    from neptune_api.server.store.records import ProjectRecord
+    from neptune_api.server.store.search import RunEntry
+    from neptune_api.server.store.store import Store
+
+_QUERY: Final = "params.query.query"
+_DEFAULT_SORT: Final = "sys/creation_time"
+_AGGREGATES: Final[dict[int, nql.Aggregate]] = {
+    pb.AGGREGATION_MODE_MIN: nql.Aggregate.MIN,
+    pb.AGGREGATION_MODE_MAX: nql.Aggregate.MAX,
+    pb.AGGREGATION_MODE_AVERAGE: nql.Aggregate.AVERAGE,
+    pb.AGGREGATION_MODE_VARIANCE: nql.Aggregate.VARIANCE,
+}
+# What entries of a search of all projects carry without being asked: what names a run.
+_NAMES: Final = ("sys/id", "sys/name", "sys/custom_run_id")
+# Cells that become messages together.
+_CELLS: Final = 20_000
 
 
 class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer):
     """Search runs by NQL."""
 
+    def __init__(self, *, store: Store, access: Access) -> None:
+        self._store = store
+        self._access = access
+        self._summaries = FloatSummaries()
+
     def SearchLeaderboardEntries(
         self, request: pb.SearchLeaderboardEntriesRequest, context: grpc.ServicerContext
     ) -> attributes_pb2.LeaderboardEntries:
-        raise unimplemented(_SEARCH_MISSING)
+        with Checks() as checks:
+            for type_ in request.type:
+                if type_ != "run":
+                    checks.add("type", f'is "{shown(type_)}"; only run is known')
+            _check(checks, request.params)
+        query = _parse(request.params.query.query)
+        project = self._access.project(
+            request.project_identifier, PROJECT_ROLE_VIEWER, missing=grpc.StatusCode.PERMISSION_DENIED
+        )
+        names = frozenset(item.path for item in request.params.attribute_filters)
+        return self._search([project], request.params, query, names, context)
 
     def SearchGlobalLeaderboardEntries(
         self, request: pb.SearchGlobalLeaderboardEntriesRequest, context: grpc.ServicerContext
     ) -> attributes_pb2.LeaderboardEntries:
-        raise unimplemented(_SEARCH_MISSING)
+        with Checks() as checks:
+            _check(checks, request.params)
+        query = _parse(request.params.query.query)
+        names = frozenset(_NAMES).union(item.path for item in request.params.attribute_filters)
+        return self._search(self._access.visible_projects(), request.params, query, names, context)
+
+    def _search(
+        self,
+        projects: Sequence[ProjectRecord],
+        params: pb.LeaderboardSearch,
+        query: nql.Node,
+        names: frozenset[str],
+        context: grpc.ServicerContext,
+    ) -> attributes_pb2.LeaderboardEntries:
+        def check() -> None:
+            if not context.is_active():
+                raise StatusError(grpc.StatusCode.CANCELLED, "The caller no longer waits for the answer.")
+
+        by_id = {project.id: project for project in projects}
+        with self._store.database.read() as connection:
+            found = search.search(
+                connection,
+                list(by_id),
+                query,
+                _order(params.sorting),
+                heads_only=params.experiment_leader,
+                offset=params.pagination.offset,
+                limit=_limit(params.pagination),
+                summaries=self._summaries,
+                check=check,
+            )
+            runs = search.entries(connection, found.keys)
+            values = self._values(connection, runs, names, check)
+        longest = params.truncate_string_to if params.HasField("truncate_string_to") else None
+        response = attributes_pb2.LeaderboardEntries(matching_item_count=found.total)
+        for run in runs:
+            project = by_id[run.project_id]
+            entry = response.entries.add(
+                experiment_id=run.uuid,
+                type="run",
+                project_id=project.uuid,
+                organization_id=project.workspace_uuid,
+                project_name=project.name,
+                organization_name=project.workspace,
+            )
+            carried = values.get((run.project_id, run.number), ())
+            if longest is not None:
+                _truncate(carried, longest)
+            entry.attributes.extend(carried)
+        return response
+
+    def _values(
+        self, connection: sa.Connection, runs: Iterable[RunEntry], names: frozenset[str], check: Callable[[], None]
+    ) -> dict[tuple[int, int], list[attributes_pb2.Attribute]]:
+        """Return the attributes that entries carry, by project and number of the run."""
+        numbers: dict[int, list[int]] = defaultdict(list)
+        for run in runs:
+            numbers[run.project_id].append(run.number)
+        values: dict[tuple[int, int], list[attributes_pb2.Attribute]] = defaultdict(list)
+        size = 0
+        for project_id, some in numbers.items():
+            waiting: list[Cell] = []
+
+            def finish(project_id: int = project_id, waiting: list[Cell] = waiting) -> None:
+                check()
+                messages = attribute_messages(connection, waiting, self._summaries)
+                for cell, message in zip(waiting, messages, strict=True):
+                    values[project_id, cell.run.number].append(message)
+                waiting.clear()
+
+            for cell in attributes.values_of_runs(connection, project_id, some, AttributeFilter(names)):
+                size += cell.size
+                if size > limits.MAX_SEARCH_ANSWER_BYTES:
+                    raise StatusError(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        f"The page would have more than {limits.MAX_SEARCH_ANSWER_BYTES:,} bytes: ask for fewer runs "
+                        "or attributes at once.",
+                    )
+                waiting.append(cell)
+                if len(waiting) == _CELLS:
+                    finish()
+            finish()
+        return values
+
+
+def _check(checks: Checks, params: pb.LeaderboardSearch) -> None:
+    pagination = params.pagination
+    if pagination.limit < 0 or pagination.limit > limits.MAX_PAGE_SIZE:
+        checks.add("params.pagination.limit", f"is {pagination.limit}; it must be from 0 to {limits.MAX_PAGE_SIZE:,}")
+    if pagination.offset < 0:
+        checks.add(
+            "params.pagination.offset", f"is {pagination.offset}; it must not be negative", reason="INVALID_OFFSET"
+        )
+    if params.truncate_string_to < 0:
+        checks.add("params.truncate_string_to", f"is {params.truncate_string_to}; it must not be negative")
+    sorting = params.sorting
+    checks.known("params.sorting.dir", sorting.dir, SortDirection)
+    checks.known("params.sorting.sort_by.type", sorting.sort_by.type, AttributeType)
+    if sorting.HasField("sort_by") and not sorting.sort_by.name:
+        checks.add("params.sorting.sort_by.name", "is required: a path", reason="INVALID_SORT_PARAMS")
+    size = len(params.query.query.encode())
+    if size > limits.MAX_QUERY_BYTES:
+        checks.add(_QUERY, f"is {size:,} bytes long, the limit is {limits.MAX_QUERY_BYTES:,} bytes of UTF-8")
+
+
+def _parse(text: str) -> nql.Node:
+    try:
+        return nql.parse(text)
+    except nql.QueryError as error:
+        raise syntax_error(_QUERY, str(error), position=error.position, expected=error.expected) from None
+
+
+def _limit(pagination: pb.Pagination) -> int:
+    return pagination.limit if pagination.HasField("limit") else limits.MAX_PAGE_SIZE
+
+
+def _order(sorting: pb.Sorting) -> Order:
+    descending = sorting.dir != SortDirection.SORT_DIRECTION_ASCENDING
+    if not sorting.HasField("sort_by"):
+        return Order(_DEFAULT_SORT, AttributeType.ATTRIBUTE_TYPE_DATETIME, None, descending)
+    # Some clients put the aggregate here, others there; modes that name none mean the last value.
+    aggregate = _AGGREGATES.get(sorting.sort_by.aggregation_mode) or _AGGREGATES.get(sorting.aggregation_mode)
+    field = sorting.sort_by
+    return Order(field.name, field.type or None, aggregate or nql.Aggregate.LAST, descending)
+
+
+def _truncate(carried: Iterable[attributes_pb2.Attribute], longest: int) -> None:
+    for attribute in carried:
+        if attribute.HasField("string_properties"):
+            attribute.string_properties.value = attribute.string_properties.value[:longest]
+        elif attribute.HasField("string_series_properties") and attribute.string_series_properties.HasField("last"):
+            attribute.string_series_properties.last = attribute.string_series_properties.last[:longest]

@@ -14,7 +14,7 @@ from neptune_api.server.store import steps
 from neptune_api.server.store.lineage import batches, lineages
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, runs, series
-from neptune_api.server.store.series import Segment, attribute_rows, fold
+from neptune_api.server.store.series import ATTRIBUTE_COLUMNS, Segment, attribute_rows, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -31,6 +31,13 @@ _ANCESTORS_PER_CONDITION: Final = 200
 _CONDITIONS_PER_QUERY: Final = 100
 # More names than this are compared here instead of by the database.
 _MAX_NAMES: Final = 10_000
+
+
+_ROWS: Final = 1_000
+_RUN_ID, _NAME, _TYPE, _TEXT, _PAYLOAD = (
+    [column.name for column in ATTRIBUTE_COLUMNS].index(name)
+    for name in ("run_id", "name", "type", "text_value", "last_payload")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ class Cell(NamedTuple):
     @property
     def type(self) -> int:
         """A neptune_api.v1.AttributeType."""
-        type_: int = self.segments[0].row.type
+        type_: int = self.segments[0].row[_TYPE]
         return type_
 
     @property
@@ -124,6 +131,17 @@ def page_of_values(
             cells.append(cell)
             size += cell.size
     return cells, None
+
+
+def values_of_runs(
+    connection: sa.Connection, project_id: int, numbers: Collection[int], which: AttributeFilter
+) -> Iterator[Cell]:
+    """Yield the attributes of some runs of a project, by run and name."""
+    if which.is_empty:
+        return
+    inherited = _Inheritance(connection, which)
+    for batch in _batches_of_runs(connection, project_id, numbers, 0):
+        yield from _cells(connection, batch, which, inherited, None, None)
 
 
 def values_of_run(connection: sa.Connection, run_key: int, which: AttributeFilter) -> list[Cell]:
@@ -247,22 +265,25 @@ def _own_rows(
     if limit is not None and which.is_exact:
         query = query.limit(limit)
     count = size = 0
-    rows = connection.execute(query)
-    for row in rows:
-        if not which.is_exact and not which.passes(row.name):
-            continue
-        found[row.run_id][row.name] = row
-        count += 1
-        size += _size(row)
-        if limit is not None and (count == limit or (size > limits.MAX_VALUES_PAGE_BYTES and count > 1)):
-            rows.close()
-            return found, True
+    result = connection.execute(query)
+    # Rows one by one, and their columns by name, would take most of the time.
+    for rows in result.partitions(_ROWS):
+        for row in rows:
+            name = row[_NAME]
+            if not which.is_exact and not which.passes(name):
+                continue
+            found[row[_RUN_ID]][name] = row
+            count += 1
+            size += _size(row)
+            if limit is not None and (count == limit or (size > limits.MAX_VALUES_PAGE_BYTES and count > 1)):
+                result.close()
+                return found, True
     return found, False
 
 
 def _size(row: Any) -> int:
     """Return about how many bytes an attribute has."""
-    return 64 + len(row.name) + len(row.text_value or "") + len(row.last_payload or b"")
+    return 64 + len(row[_NAME]) + len(row[_TEXT] or "") + len(row[_PAYLOAD] or b"")
 
 
 class _Inheritance:

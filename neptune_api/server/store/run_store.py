@@ -125,7 +125,14 @@ class RunStore:
             connection.execute(
                 schema.attributes.insert(),
                 [
-                    {"id": item.id, "run_id": run.id, "name": item.name, "type": item.type, **item.columns()}
+                    {
+                        "id": item.id,
+                        "run_id": run.id,
+                        "project_id": run.project_id,
+                        "name": item.name,
+                        "type": item.type,
+                        **item.columns(),
+                    }
                     for run, item in new
                 ],
             )

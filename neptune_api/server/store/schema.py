@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     Double,
     ForeignKey,
     Index,
@@ -26,11 +27,15 @@ from sqlalchemy import (
     UniqueConstraint,
     event,
 )
+from sqlalchemy.ext.compiler import compiles
 
 from neptune_api.server.store.texts import String, Text
 
-VERSION: Final = "0003"
+VERSION: Final = "0004"
 """The revision of `migrations/versions` that makes this schema."""
+
+SHORT_TEXT: Final = 256
+"""Characters of the longest text that searches find in an index."""
 
 metadata: Final = MetaData()
 
@@ -43,6 +48,15 @@ alembic_version: Final = Table(
     metadata,
     Column("version_num", sqlalchemy.String(32), primary_key=True),
 )
+
+class _ShortText(Computed):
+    """A generated column that takes no room in the table where the database can do that and index it."""
+
+
+@compiles(_ShortText, "sqlite")
+def _virtual(element: _ShortText, _compiler: object, **_options: object) -> str:
+    return f"GENERATED ALWAYS AS ({element.sqltext}) VIRTUAL"
+
 
 meta: Final = Table(
     "meta",
@@ -161,7 +175,12 @@ attributes: Final = Table(
     Column("float_value", Double),  # float; NULL is NaN
     Column("text_value", Text),  # string; members of a set as sorted JSON; path of a file; state
     Column("mime_type", Text),  # of a file
+    Column("project_id", BigInteger, nullable=False, server_default="0"),  # of the run
+    # The text where it is short: what searches read. PostgreSQL cannot index long ones.
+    Column("short_text", Text, _ShortText(f"CASE WHEN length(text_value) <= {SHORT_TEXT} THEN text_value END", True)),
     UniqueConstraint("run_id", "name"),
+    # An attribute of all runs side by side: searches read this alone.
+    Index("attributes_by_name", "project_id", "name", "type", "run_id", "int_value", "float_value", "short_text", "id"),
 )
 
 # One row per series: the summary of the points logged to the run itself. Inherited points are added when reading.

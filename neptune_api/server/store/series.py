@@ -116,9 +116,14 @@ def fold(lineage: Lineage, row_of: Callable[[int], Any]) -> list[Segment]:
 
 
 def find_series(
-    connection: sa.Connection, wanted: Collection[tuple[int, str]], types: Collection[int], scope: Scope
+    connection: sa.Connection,
+    wanted: Collection[tuple[int, str]],
+    types: Collection[int],
+    scope: Scope,
+    *,
+    with_values: bool = False,
 ) -> dict[tuple[int, str], list[Segment]]:
-    """Return the series of these types that exist, by run key and path; see `fold`."""
+    """Return the series of these types that exist, by run key and path; see `fold` and `attribute_rows`."""
     lines = lineages(connection, {run_key for run_key, _ in wanted}, scope)
     paths: dict[int, set[str]] = defaultdict(set)
     for run_key, path in wanted:
@@ -132,7 +137,7 @@ def find_series(
     for group, run_keys in alike.items():
         for some_names in batches(sorted(group)):
             for some_runs in batches(run_keys):
-                query = attribute_rows(with_values=False).where(
+                query = attribute_rows(with_values=with_values).where(
                     attributes.c.run_id.in_(some_runs), attributes.c.name.in_(some_names)
                 )
                 for row in connection.execute(query):

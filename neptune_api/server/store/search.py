@@ -1,0 +1,255 @@
+"""Searching runs: the matching ones counted, sorted, and a page of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from neptune_api.server.nql.evaluation import Column, evaluate, judge
+from neptune_api.server.nql.operators import KINDS, Kind
+from neptune_api.server.store.lineage import batches
+from neptune_api.server.store.run_state import SERIES_TYPES
+from neptune_api.server.store.schema import runs
+from neptune_api.server.store.search_columns import ColumnReader
+from neptune_api.server.store.search_conditions import Conditions
+from neptune_api.v1.queries_pb2 import AttributeType as T
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from neptune_api.server.nql.evaluation import BoolArray
+    from neptune_api.server.nql.tree import Aggregate, Criterion, Node
+    from neptune_api.server.store.search_columns import Keys
+    from neptune_api.server.store.series import FloatSummaries
+
+    # By name, type and aggregate.
+    Columns = dict[tuple[str, int, Aggregate | None], Column]
+
+# Runs that are looked at together.
+_BATCH: Final = 16_384
+# Where the type of what is sorted by is any.
+_RANKS: Final = {Kind.NUMBER: 0, Kind.TEXT: 1, Kind.OPAQUE: 1, Kind.SET: 2}
+# Sorted runs kept beyond a page before those that cannot be on it are dropped.
+_SLACK: Final = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """By which attribute runs are sorted; `type` is a neptune_api.v1.AttributeType, None is any.
+
+    Runs without the attribute, or with NaN, come last in either direction; runs that are equal come in the order of
+    their creation, which `descending` turns around as well. Numbers come before texts where the type is any.
+    """
+
+    name: str
+    type: int | None
+    aggregate: Aggregate | None
+    descending: bool
+
+
+class Found(NamedTuple):
+    """How many runs match, and the keys of those on the page."""
+
+    total: int
+    keys: list[int]
+
+
+class RunEntry(NamedTuple):
+    """A run of a page."""
+
+    key: int
+    uuid: str
+    project_id: int
+    number: int
+
+
+def search(
+    connection: sa.Connection,
+    project_ids: Sequence[int],
+    query: Node,
+    order: Order,
+    *,
+    heads_only: bool,
+    offset: int,
+    limit: int,
+    summaries: FloatSummaries,
+    check: Callable[[], None],
+) -> Found:
+    """Return a page of the runs of projects that a query holds for.
+
+    `check` is called between pieces of work; what it raises ends the search.
+    """
+    if not project_ids:
+        return Found(0, [])
+    reader = ColumnReader(connection, project_ids, summaries)
+    conditions = Conditions(project_ids, query, connection.dialect, heads_only=heads_only)
+    is_in_memory = order.type is None or order.type in SERIES_TYPES
+    sort_column = () if order.type is None or is_in_memory else (conditions.value(order.name, order.type),)
+    # Texts that the statement looks at anyway come with it.
+    at_hand = conditions.texts_at_hand()
+    texts = [conditions.value(*what) for what in at_hand]
+    statement = conditions.select(*texts, *sort_column, in_order=bool(conditions.rest) or is_in_memory)
+    ranking = _Ranking(order, offset + limit)
+    for rows in connection.execute(statement, execution_options={"yield_per": _BATCH}).partitions():
+        check()
+        found, *rest = zip(*rows, strict=True)
+        keys, columns = _ascending(np.array(found, np.int64), rest)
+        values: Sequence[Any] = columns[len(at_hand)] if sort_column else ()
+        if conditions.rest:
+            known: Columns = {
+                (*what, None): _text_column(column) for what, column in zip(at_hand, columns, strict=False)
+            }
+            kept = _judge(reader, conditions.rest, keys, known, check)
+            keys = keys[kept]
+            values = [values[place] for place in kept.tolist()] if values else values
+        if is_in_memory:
+            values = _sort_values(reader, order, keys)
+        ranking.add(keys, values)
+    return Found(ranking.total, ranking.best()[offset:])
+
+
+def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunEntry]:
+    """Return runs by their keys, in the same order."""
+    found: dict[int, RunEntry] = {}
+    for batch in batches(keys):
+        query = sa.select(runs.c.id, runs.c.uuid, runs.c.project_id, runs.c.number).where(runs.c.id.in_(batch))
+        found.update((row.id, RunEntry(*row)) for row in connection.execute(query))
+    return [found[key] for key in keys]
+
+
+def _ascending(keys: Keys, columns: Sequence[Sequence[Any]]) -> tuple[Keys, Sequence[Sequence[Any]]]:
+    """Return keys in ascending order, and values that belong to them."""
+    if not bool((np.diff(keys) < 0).any()):
+        return keys, columns
+    order = np.argsort(keys, kind="stable")
+    places = order.tolist()
+    return keys[order], [[column[place] for place in places] for column in columns]
+
+
+def _text_column(texts: Sequence[str | None]) -> Column:
+    return Column(np.array([text is not None for text in texts], np.bool_), texts=texts)
+
+
+def _judge(
+    reader: ColumnReader,
+    terms: Sequence[Node],
+    keys: Keys,
+    columns: Columns,
+    check: Callable[[], None],
+) -> npt.NDArray[np.intp]:
+    """Return the places of runs for which all terms hold; `columns` are those that are at hand."""
+    places = np.arange(len(keys))
+    holds = np.ones(len(keys), np.bool_)
+
+    def verdict(criterion: Criterion) -> BoolArray:
+        check()
+        what = (criterion.name, criterion.type, criterion.aggregate)
+        if what not in columns:
+            columns[what] = reader.column(*what, keys[places])
+        return judge(criterion, columns[what])
+
+    for term in terms:
+        holds &= evaluate(term, len(places), verdict)
+        # Columns of fewer runs cost less, but reading them again costs something.
+        if term is not terms[-1] and np.count_nonzero(holds) * 2 <= len(places):
+            places = places[holds]
+            holds = np.ones(len(places), np.bool_)
+            columns = {}
+        if not len(places):
+            break
+    return places[holds]
+
+
+def _sort_values(reader: ColumnReader, order: Order, keys: Keys) -> list[Any]:
+    """Return what runs are sorted by where that is no single column of the database; None where it is missing."""
+    if order.type is not None:
+        return _plain(reader.column(order.name, order.type, order.aggregate, keys))
+    values: list[Any] = [None] * len(keys)
+    for type_, kind in KINDS.items():
+        # Each run has the attribute with one type.
+        for place, value in enumerate(_plain(reader.column(order.name, type_, order.aggregate, keys))):
+            if value is not None:
+                values[place] = (_RANKS[kind], value)
+    return values
+
+
+def _plain(column: Column) -> list[Any]:
+    if column.numbers is not None:
+        return [None if value != value else value for value in column.numbers.tolist()]  # noqa: PLR0124  # NaN
+    if column.sets:
+        return [None if members is None else sorted(members) for members in column.sets]
+    return list(column.texts)
+
+
+class _Ranking:
+    """Count runs and keep those that may be among the first `size` of an order."""
+
+    def __init__(self, order: Order, size: int) -> None:
+        self.total = 0
+        self._size = size
+        self._descending = order.descending
+        self._is_numeric = order.type is not None and KINDS[order.type] is Kind.NUMBER  # type: ignore[index]  # ints
+        self._is_float = order.type in {T.ATTRIBUTE_TYPE_FLOAT, T.ATTRIBUTE_TYPE_FLOAT_SERIES}
+        # Numbers as arrays: are they missing, what are they, and the keys of the runs; negated to descend.
+        self._arrays: list[tuple[npt.NDArray[np.bool_], npt.NDArray[Any], Keys]] = []
+        # Anything else as pairs.
+        self._pairs: list[tuple[Any, int]] = []
+        self._missing: list[int] = []
+        self._kept = 0
+
+    def add(self, keys: Keys, values: Sequence[Any]) -> None:
+        """Take in runs with what they are sorted by."""
+        self.total += len(keys)
+        if not self._size:
+            return
+        self._kept += len(keys)
+        if self._is_numeric:
+            self._arrays.append(self._numbers(keys, values))
+        else:
+            for key, value in zip(keys.tolist(), values, strict=True):
+                if value is None:
+                    self._missing.append(key)
+                else:
+                    self._pairs.append((value, key))
+        if self._kept > 2 * self._size + _SLACK:
+            self._prune()
+
+    def best(self) -> list[int]:
+        """Return the keys of the first runs in their order."""
+        self._prune()
+        if self._is_numeric:
+            keys = self._arrays[0][2] if self._arrays else np.zeros(0, np.int64)
+            return (~keys if self._descending else keys).tolist()  # type: ignore[no-any-return]  # numpy's types
+        return [key for _, key in self._pairs] + self._missing[: self._size - len(self._pairs)]
+
+    def _numbers(self, keys: Keys, values: Sequence[Any]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], Keys]:
+        if self._is_float:
+            numbers = np.array(values, np.float64)
+            missing = np.isnan(numbers)
+            return missing, np.where(missing, 0.0, -numbers if self._descending else numbers), self._signed(keys)
+        missing = np.fromiter((value is None for value in values), np.bool_, len(values))
+        integers = np.fromiter((value or 0 for value in values), np.int64, len(values))
+        return missing, np.where(missing, 0, self._signed(integers)), self._signed(keys)
+
+    def _signed(self, integers: Keys) -> Keys:
+        # Unlike the negative, the complement of every integer is one.
+        return ~integers if self._descending else integers
+
+    def _prune(self) -> None:
+        if self._is_numeric:
+            if not self._arrays:
+                return
+            missing, numbers, keys = (np.concatenate(parts) for parts in zip(*self._arrays, strict=True))
+            first = np.lexsort((keys, numbers, missing))[: self._size]
+            self._arrays = [(missing[first], numbers[first], keys[first])]
+            self._kept = len(first)
+            return
+        self._pairs.sort(reverse=self._descending)
+        self._missing.sort(reverse=self._descending)
+        del self._pairs[self._size :], self._missing[self._size :]
+        self._kept = len(self._pairs) + len(self._missing)

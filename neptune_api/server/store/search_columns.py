@@ -1,0 +1,182 @@
+"""Values of attributes of many runs in memory, for what the database cannot judge."""
+
+from __future__ import annotations
+
+import math
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from neptune_api.server.nql.evaluation import Column
+from neptune_api.server.nql.operators import KINDS, Kind
+from neptune_api.server.nql.tree import Aggregate
+from neptune_api.server.store.lineage import Scope, batches
+from neptune_api.server.store.rules import decode_set
+from neptune_api.server.store.run_state import SERIES_TYPES
+from neptune_api.server.store.schema import attributes, runs, series
+from neptune_api.server.store.series import find_series, last_payloads
+from neptune_api.v1 import ingest_pb2
+from neptune_api.v1.queries_pb2 import AttributeType as T
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from neptune_api.server.store.series import FloatSummaries
+    from neptune_api.server.store.summaries import FloatSummary
+
+    Keys = npt.NDArray[np.int64]
+    # Keys of runs and a value for each.
+    Part = tuple[Sequence[int], Sequence[Any]]
+
+_FLOAT: Final = int(T.ATTRIBUTE_TYPE_FLOAT)
+_FLOAT_SERIES: Final = int(T.ATTRIBUTE_TYPE_FLOAT_SERIES)
+_STRING_SERIES: Final = int(T.ATTRIBUTE_TYPE_STRING_SERIES)
+# Keys close together are read as a range, others one by one.
+_DENSITY: Final = 8
+
+
+class ColumnReader:
+    """Read columns of runs of some projects; `keys` of runs are always ascending."""
+
+    def __init__(self, connection: sa.Connection, project_ids: Sequence[int], summaries: FloatSummaries) -> None:
+        self._connection = connection
+        self._project_ids = project_ids
+        self._summaries = summaries
+
+    def column(self, name: str, type_: int, aggregate: Aggregate | None, keys: Keys) -> Column:
+        """Return the values of an attribute as far as it has the type; series are seen through the lineage."""
+        if type_ in SERIES_TYPES:
+            found = self._series(name, type_, aggregate or Aggregate.LAST, keys)
+        else:
+            found = self._values(name, type_, keys)
+        kind = KINDS[type_]  # type: ignore[index]  # the keys are integers at run time
+        present = np.zeros(len(keys), np.bool_)
+        numbers = np.full(len(keys), np.nan) if kind is Kind.NUMBER else None
+        values: list[Any] = [] if kind is Kind.NUMBER else [None] * len(keys)
+        for some_keys, some_values in found:
+            places, known = _places(keys, some_keys)
+            present[places] = True
+            if numbers is not None:
+                numbers[places] = np.array(some_values, np.float64)[known]
+                continue
+            for place, value in zip(places.tolist(), compress(some_values, known.tolist()), strict=True):
+                values[place] = value
+        if numbers is not None:
+            return Column(present, numbers)
+        if kind is Kind.SET:
+            return Column(present, sets=[None if text is None else decode_set(text) for text in values])
+        return Column(present, texts=values)
+
+    def _values(self, name: str, type_: int, keys: Keys) -> Iterator[Part]:
+        kind = KINDS[type_]  # type: ignore[index]  # as above
+        if kind is Kind.NUMBER:
+            value = attributes.c.float_value if type_ == _FLOAT else attributes.c.int_value
+            yield from self._parts(sa.select(attributes.c.run_id, value), name, type_, keys)
+            return
+        columns = (attributes.c.run_id, attributes.c.short_text, attributes.c.id)
+        for query in self._narrowed(sa.select(*columns), name, type_, keys):
+            rows = self._connection.execute(query).all()
+            if not rows:
+                continue
+            run_keys, texts, ids = map(list, zip(*rows, strict=True))
+            long = {ids[place]: place for place, text in enumerate(texts) if text is None}
+            for batch in batches(list(long)):
+                whole = sa.select(attributes.c.id, attributes.c.text_value).where(attributes.c.id.in_(batch))
+                for key, text in self._connection.execute(whole):
+                    texts[long[key]] = text
+            yield run_keys, texts
+
+    def _series(self, name: str, type_: int, aggregate: Aggregate, keys: Keys) -> Iterator[Part]:
+        is_float = type_ == _FLOAT_SERIES
+        # What a run has of a series itself; for runs that are no forks, that is all. Others are overwritten below.
+        columns = _OWN[aggregate] if is_float else (series.c.last_payload,)
+        query = sa.select(attributes.c.run_id, *columns).join_from(
+            attributes, series, series.c.attribute_id == attributes.c.id, isouter=True
+        )
+        for run_keys, *parts in self._parts(query, name, type_, keys):
+            if not is_float:
+                yield run_keys, [_text(type_, payload) for payload in parts[0]]
+            elif len(parts) == 1:
+                yield run_keys, parts[0]
+            else:
+                yield run_keys, [total / count if count else None for total, count in zip(*parts, strict=True)]
+        wanted = [(key, name) for key in self._forks(keys)]
+        found = find_series(self._connection, wanted, {type_}, Scope.FULL, with_values=True)
+        if not found:
+            return
+        segments = list(found.values())
+        values: list[Any]
+        if is_float:
+            values = [_aggregate(summary, aggregate) for summary in self._summaries.of(self._connection, segments)]
+        else:
+            lasts = last_payloads(self._connection, segments)
+            values = [None if last is None else _text(type_, last[1]) for last in lasts]
+        yield [key for key, _ in found], values
+
+    def _parts(self, query: sa.Select[Any], name: str, type_: int, keys: Keys) -> Iterator[Any]:
+        """Yield the columns of a query, the keys of the runs first."""
+        for narrowed in self._narrowed(query, name, type_, keys):
+            rows = self._connection.execute(narrowed).all()
+            if rows:
+                yield tuple(zip(*rows, strict=True))
+
+    def _forks(self, keys: Keys) -> Iterator[int]:
+        query = sa.select(runs.c.id).where(runs.c.project_id.in_(self._project_ids), runs.c.parent_id.is_not(None))
+        for condition in _among(runs.c.id, keys):
+            yield from self._connection.scalars(query.where(condition))
+
+    def _narrowed(self, query: sa.Select[Any], name: str, type_: int, keys: Keys) -> Iterator[sa.Select[Any]]:
+        query = query.where(
+            attributes.c.project_id.in_(self._project_ids), attributes.c.name == name, attributes.c.type == type_
+        )
+        for condition in _among(attributes.c.run_id, keys):
+            yield query.where(condition)
+
+
+def _places(keys: Keys, some: Sequence[int]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Return where in ascending keys those of `some` are that are among them, and which ones are."""
+    wanted = np.array(some, np.int64)
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    known = keys[places] == wanted
+    return places[known], known
+
+
+def _among(column: sa.Column[int], keys: Keys) -> Iterator[sa.ColumnElement[bool]]:
+    if not len(keys):
+        return
+    first, last = int(keys[0]), int(keys[-1])
+    if last - first < _DENSITY * len(keys):
+        yield column.between(first, last)
+        return
+    for batch in batches(keys.tolist()):
+        yield column.in_(batch)
+
+
+# What the summary of a series says of an aggregate: a number, or a sum and how many numbers are in it.
+_OWN: Final[dict[Aggregate, tuple[sa.Column[Any], ...]]] = {
+    Aggregate.LAST: (series.c.last_value,),
+    Aggregate.MIN: (series.c.minimum,),
+    Aggregate.MAX: (series.c.maximum,),
+    Aggregate.AVERAGE: (series.c.total, series.c.finite_count),
+    Aggregate.VARIANCE: (series.c.deviations, series.c.finite_count),
+}
+
+
+def _aggregate(summary: FloatSummary, aggregate: Aggregate) -> float:
+    if aggregate is Aggregate.LAST:
+        return summary.last if summary.count else math.nan
+    if aggregate is Aggregate.MIN:
+        return summary.minimum
+    if aggregate is Aggregate.MAX:
+        return summary.maximum
+    return summary.average if aggregate is Aggregate.AVERAGE else summary.variance
+
+
+def _text(type_: int, payload: bytes | None) -> str | None:
+    if type_ != _STRING_SERIES or not payload:
+        return None
+    return ingest_pb2.Value.FromString(payload).string
