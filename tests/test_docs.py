@@ -77,7 +77,7 @@ def server() -> Iterator[LocalServer]:
 def test_every_block_says_its_language() -> None:
     for document in DOCUMENTS:
         for match in FENCE.finditer(document.read_text()):
-            assert match[1] in {"python", "sh", "text"}, f"{name(document)}: {match[2][:80]}"
+            assert match[1] in {"json", "python", "sh", "text"}, f"{name(document)}: {match[2][:80]}"
 
 
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if blocks(path, "python")], ids=name)

@@ -49,6 +49,7 @@ alembic_version: Final = Table(
     Column("version_num", sqlalchemy.String(32), primary_key=True),
 )
 
+
 class _ShortText(Computed):
     """A generated column that takes no room in the table where the database can do that and index it."""
 
