@@ -75,6 +75,10 @@ STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
 """Trailing metadata in which a google.rpc.Status travels."""
 
 
+ERROR_DOMAIN: Final = "neptune-api"
+"""Who defines the reasons of our own errors (ErrorInfo.domain)."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
     """What is wrong with one field of the request (google.rpc.BadRequest)."""

@@ -42,6 +42,10 @@ class Connection(Protocol):
 class Wire(Protocol):
     """A way to the server."""
 
+    @property
+    def http(self) -> bool:
+        """It is the HTTP wire."""
+
     def connect(self, api_token: str | None = None) -> Connection:
         """Open a connection, as the owner of the workspace if no token is given."""
 

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from neptune_api._grpc.methods import Method, find_method
-from neptune_api.exceptions import STATUS_DETAILS_KEY
+from neptune_api.exceptions import ERROR_DOMAIN, STATUS_DETAILS_KEY
 from neptune_api.http.errors import code_of, decode_error
 from neptune_api.http.failures import CallError
 from neptune_api.http.framing import FrameDecoder, StreamFailed
@@ -117,7 +117,7 @@ class Exchange:
         if self._rule is None:
             raise CallError(
                 grpc.StatusCode.UNIMPLEMENTED,
-                f"{self.method.name} has no HTTP rule, so it cannot be called over HTTP; use the gRPC wire, "
+                f"/{self.method.name} has no HTTP rule, so it cannot be called over HTTP; use the gRPC wire, "
                 "grpcs://host:port.",
                 sent=False,
                 lasting=True,
@@ -143,7 +143,8 @@ class Exchange:
             made = encode_request(rule, self._request_type.FromString(data), self._format)
         except DecodeError:
             name = self._request_type.DESCRIPTOR.full_name
-            raise _unsendable(TranscodeError(f"the request of {len(data):,} bytes is not a {name}")) from None
+            problem = TranscodeError(f"the request of {len(data):,} bytes is not a {name}")
+            raise _unsendable(problem, "MALFORMED_REQUEST") from None
         except TranscodeError as error:
             raise _unsendable(error) from None
         start = f"{made.verb} {self._endpoint.base}{made.target} HTTP/1.1\r\n{self._fixed}{_lines(made.headers)}{extra}"
@@ -311,19 +312,20 @@ def _retry_delay(status: status_pb2.Status) -> float | None:
     return None
 
 
-def _unsendable(error: TranscodeError) -> CallError:
+def _unsendable(error: TranscodeError, reason: str = "BAD_REQUEST") -> CallError:
     """Return the error for a request that HTTP cannot carry, in the form in which the server would refuse it."""
+    said = str(error).rstrip(".")
+    details = status_pb2.Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message=f"{said}.")
     bad = error_details_pb2.BadRequest()
     bad.field_violations.add(field=error.field, description=error.description)
-    packed = any_pb2.Any()
-    packed.Pack(bad)
-    details = status_pb2.Status(
-        code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message=f"{error}.", details=[packed]
-    ).SerializeToString()
+    for detail in (error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN), bad):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        details.details.append(packed)
     return CallError(
         grpc.StatusCode.INVALID_ARGUMENT,
-        f"{error}.",
-        trailing_metadata=((STATUS_DETAILS_KEY, details),),
+        details.message,
+        trailing_metadata=((STATUS_DETAILS_KEY, details.SerializeToString()),),
         sent=False,
         lasting=True,
     )

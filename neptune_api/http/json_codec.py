@@ -137,7 +137,10 @@ def writer_of(descriptor: Descriptor, empty: bool) -> Write:
         result = defaults.copy()
         for field, value in message.ListFields():
             name, convert = writers[field.number]
-            result[name] = value if convert is None else convert(value)
+            try:
+                result[name] = value if convert is None else convert(value)
+            except TranscodeError as error:
+                raise error.within(field.name) from None
         return result
 
     return write_message

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from neptune_api.exceptions import ERROR_DOMAIN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-DOMAIN: Final = "neptune-api"
 
 
 class StatusError(Exception):
@@ -54,7 +54,7 @@ class StatusError(Exception):
         """Return the google.rpc.Status that travels in `grpc-status-details-bin` and in HTTP bodies."""
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
         if self.reason is not None:
-            _pack(status, error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata))
+            _pack(status, error_details_pb2.ErrorInfo(reason=self.reason, domain=ERROR_DOMAIN, metadata=self.metadata))
         if self.violations:
             bad = error_details_pb2.BadRequest()
             for field, description in self.violations:

@@ -11,27 +11,28 @@ import asyncio
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from google.protobuf import descriptor_pool
 
 import neptune_api
+from neptune_api.exceptions import UnimplementedException
+from neptune_api.options import ChannelOptions
 from neptune_api.server import LocalServer
 from neptune_api.v1.projects_service_pb2 import AddProjectMemberRequest, CreateProjectRequest, NewProjectMember
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.roles_pb2 import PROJECT_ROLE_MEMBER, WORKSPACE_ROLE_MEMBER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Generator, Iterator
     from pathlib import Path
 
     import grpc
     import grpc.aio
 
-    from neptune_api.options import ChannelOptions
     from neptune_api.v1.projects_service_pb2 import ProjectWithRole
     from neptune_api.v1.roles_pb2 import ProjectRole, WorkspaceRole
     from tests.postgres import PostgresServer
@@ -80,11 +81,32 @@ def _side(streaming: bool) -> str:
     return "stream" if streaming else "unary"
 
 
-class GrpcConnection(Connection):
-    """Over a grpc.Channel."""
+class RequestStreamRefused(BaseException):
+    """Ends a test on the HTTP wire, which carries no stream of requests; never caught by a test."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Let a test end well at its first stream of requests over HTTP: that it is refused, and how, has been checked."""
+    try:
+        return (yield)
+    except RequestStreamRefused:
+        return True
+
+
+def check_refusal(call: Callable[[], object]) -> NoReturn:
+    """Check that a stream of requests is refused with a sentence that names the gRPC wire, and end the test."""
+    with pytest.raises(UnimplementedException, match=r"takes a stream of requests, .* use the gRPC wire"):
+        call()
+    raise RequestStreamRefused
+
+
+class GrpcConnection(Connection):
+    """Over a grpc.Channel, which may be one of HTTP."""
+
+    def __init__(self, channel: grpc.Channel, *, http: bool) -> None:
         self.channel = channel
+        self.http = http
 
     def close(self) -> None:
         self.channel.close()
@@ -99,6 +121,8 @@ class GrpcConnection(Connection):
     def _uniform(self, method: Any, request_streaming: bool, response_streaming: bool) -> Callable[..., Any]:
         def call(request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
             sent = iter(request) if request_streaming else request
+            if request_streaming and self.http:
+                check_refusal(lambda: method(sent, timeout=timeout, metadata=metadata))
             answer = method(sent, timeout=timeout, metadata=metadata)
             return list(answer) if response_streaming else answer
 
@@ -106,11 +130,12 @@ class GrpcConnection(Connection):
 
 
 class AioConnection(Connection):
-    """Over a grpc.aio.Channel on the loop of another thread."""
+    """Over a grpc.aio.Channel, which may be one of HTTP, on the loop of another thread."""
 
-    def __init__(self, channel: grpc.aio.Channel, loop: BackgroundLoop) -> None:
+    def __init__(self, channel: grpc.aio.Channel, loop: BackgroundLoop, *, http: bool) -> None:
         self.channel = channel
         self._loop = loop
+        self.http = http
 
     def close(self) -> None:
         self._loop.run(self.channel.close())
@@ -133,6 +158,8 @@ class AioConnection(Connection):
         def call(request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
             # A list: an iterator that waits would stop the loop.
             sent = list(request) if request_streaming else request
+            if request_streaming and self.http:
+                check_refusal(lambda: self._loop.run(collect(sent, timeout, metadata)))
             return self._loop.run(collect(sent, timeout, metadata))
 
         return call
@@ -166,17 +193,32 @@ class Wire:
         self._loop = loop
         self._connections: list[Connection] = []
 
+    @property
+    def http(self) -> bool:
+        """It is the HTTP wire, which carries no streams of requests."""
+        return self.name.startswith("http")
+
+    @property
+    def json(self) -> bool:
+        """Messages are written as JSON, which is longer."""
+        return self.name.endswith("json")
+
     def connect(
         self, api_token: str | None = None, *, target: str | None = None, options: ChannelOptions | None = None
     ) -> Connection:
         """Connect as the owner, or with another API token; "" is nobody. `target` is another server's address."""
         token = self._server.api_token if api_token is None else api_token
-        address = self._server.grpc_url if target is None else target
+        url = self._server.http_url if self.http else self._server.grpc_url
+        address = url if target is None else target
+        if self.json:
+            options = replace(ChannelOptions() if options is None else options, http_format="json")
         connection: Connection
-        if self.name == "grpc":
-            connection = GrpcConnection(neptune_api.channel(address, api_token=token, options=options))
+        if "aio" not in self.name:
+            channel = neptune_api.channel(address, api_token=token, options=options)
+            connection = GrpcConnection(channel, http=address.startswith("http"))
         else:
-            connection = AioConnection(self._loop.run(_open_aio(address, token, options)), self._loop)
+            aio_channel = self._loop.run(_open_aio(address, token, options))
+            connection = AioConnection(aio_channel, self._loop, http=address.startswith("http"))
         self._connections.append(connection)
         return connection
 
@@ -190,8 +232,17 @@ async def _open_aio(address: str, token: str, options: ChannelOptions | None) ->
     return neptune_api.aio.channel(address, api_token=token, options=options)
 
 
-MATRIX = (("grpc", "sqlite"), ("grpc-aio", "sqlite"), ("grpc", "postgresql"))
-"""Wires and stores: what a wire does to messages does not depend on the store, so that one wire is enough for each."""
+MATRIX = (
+    ("grpc", "sqlite"),
+    ("grpc-aio", "sqlite"),
+    ("http", "sqlite"),
+    ("http-aio-json", "sqlite"),
+    ("grpc", "postgresql"),
+)
+"""Wires and stores: what a wire does to messages does not depend on the store, so that one wire is enough for each.
+
+Nor does how a message is written over HTTP depend on threads or coroutines: `http` writes binary protobuf.
+"""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -386,11 +386,12 @@ def test_the_most_series_of_a_batch(lab: Lab) -> None:
         lab.series.AppendColumns(batch)
 
 
-def test_a_batch_over_the_limit_of_requests(lab: Lab) -> None:
+def test_a_batch_over_the_limit_of_requests(lab: Lab, wire: Wire) -> None:
     size = limits.MAX_REQUEST_BYTES // 24
     with pytest.raises(exceptions.ResourceExhaustedException):
         lab.append({"m": points(np.zeros(size), times=np.full(size, START_MS))})
-    lab.append_all({"m": points(np.zeros(size - 10), times=np.full(size - 10, START_MS))})
+    if not wire.json:  # which is longer
+        lab.append_all({"m": points(np.zeros(size - 10), times=np.full(size - 10, START_MS))})
 
 
 @pytest.mark.parametrize(

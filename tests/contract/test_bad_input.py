@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+CREATE_PROJECT = "/neptune_api.v1.ProjectsService/CreateProject"
 GET_PROJECT = "/neptune_api.v1.ProjectsService/GetProject"
 SUBMIT = "/neptune_api.v1.IngestService/Submit"
 SUBMIT_STREAM = "/neptune_api.v1.IngestService/SubmitStream"
@@ -58,10 +59,10 @@ def fields(error: exceptions.NeptuneApiError) -> list[str]:
 
 
 def padding(size: int) -> bytes:
-    """A message of `size` bytes that is all unknown field."""
-    body = size - 6
-    length = bytes([body & 0x7F | 0x80, body >> 7 & 0x7F | 0x80, body >> 14 & 0x7F | 0x80, body >> 21])
-    return b"\xfa\x7f" + length + bytes(body)
+    """A CreateProjectRequest of `size` bytes, too large for any project; it is a body over HTTP as well."""
+    request = CreateProjectRequest(description="x" * (size - 5))
+    assert request.ByteSize() == size
+    return request.SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -259,23 +260,26 @@ def test_operation_over_its_limit(connection: Any, identifier: str) -> None:
     assert [violation.description for violation in error.violations] == [error.details()]
 
 
-def test_request_over_the_limit(connection: Any) -> None:
-    call = connection.raw(GET_PROJECT)
-    with pytest.raises(exceptions.InvalidArgumentException):
-        call(padding(limits.MAX_REQUEST_BYTES))
+def test_request_over_the_limit(connection: Any, wire: Any) -> None:
+    call = connection.raw(CREATE_PROJECT)
+    if not wire.json:  # which is longer
+        with pytest.raises(exceptions.InvalidArgumentException):
+            call(padding(limits.MAX_REQUEST_BYTES))
     with pytest.raises(exceptions.ResourceExhaustedException) as caught:
         call(padding(limits.MAX_REQUEST_BYTES + 1))
-    assert "33,554,433" in caught.value.details()
+    assert wire.json or "33,554,433" in caught.value.details()
     assert "33,554,432" in caught.value.details()
 
 
 def test_request_over_the_limit_of_the_transport(connection: Any, wire: Any) -> None:
     size = 65 * 1024 * 1024
     with pytest.raises(exceptions.ResourceExhaustedException, match="68,157,440 bytes, the limit is 67,108,864"):
-        connection.raw(GET_PROJECT)(padding(size))
+        connection.raw(CREATE_PROJECT)(padding(size))
     unlimited = wire.connect(options=ChannelOptions(max_send_bytes=2 * size, retry=None))
-    with pytest.raises(exceptions.ResourceExhaustedException, match=r"larger than max \(68157440 vs\. 67108864\)"):
-        unlimited.raw(GET_PROJECT)(padding(size))
+    # Over HTTP there is one limit for both.
+    said = "the limit is 33,554,432" if wire.http else r"larger than max \(68157440 vs\. 67108864\)"
+    with pytest.raises(exceptions.ResourceExhaustedException, match=said):
+        unlimited.raw(CREATE_PROJECT)(padding(size))
 
 
 def test_deadline_of_zero(connection: Any, identifier: str) -> None:

@@ -12,7 +12,7 @@ from neptune_api import exceptions
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.roles_pb2 import PROJECT_ROLE_VIEWER
-from tests.contract.conftest import AioConnection, GrpcConnection
+from tests.contract.conftest import AioConnection, GrpcConnection, check_refusal
 from tests.contract.lab import Lab
 from tests.operations import append, assign, create, update
 
@@ -182,12 +182,12 @@ class Conversation:
     def __init__(self, lab: Lab) -> None:
         self.ids: list[str] = []
         connection = lab.connection
-        self._talk: _SyncTalk | _AioTalk
-        if isinstance(connection, AioConnection):
-            self._talk = _AioTalk(connection)
-        else:
-            assert isinstance(connection, GrpcConnection)
-            self._talk = _SyncTalk(connection)
+        assert isinstance(connection, AioConnection | GrpcConnection)
+        if connection.http:
+            check_refusal(lambda: lab.ingest.SubmitAcknowledged([]))
+        self._talk: _SyncTalk | _AioTalk = (
+            _AioTalk(connection) if isinstance(connection, AioConnection) else _SyncTalk(connection)
+        )
 
     def __enter__(self) -> Conversation:
         return self

@@ -683,8 +683,9 @@ def test_bad_listings_are_refused(
     refused(InvalidArgumentException, lambda: stub.ListProjects(request), reason=reason, fields=violations)
 
 
-def test_error_stays_small_whatever_the_request(stub: ProjectsServiceStub) -> None:
-    request = pb.ListProjectsRequest(sort_by=["ß" * 1000] * 3, sort_direction=["💥\n" * 1000] * 1000)
+def test_error_stays_small_whatever_the_request(stub: ProjectsServiceStub, wire: Wire) -> None:
+    many = 2 if wire.http else 1000  # where the request is a URL
+    request = pb.ListProjectsRequest(sort_by=["ß" * 1000] * 3, sort_direction=["💥\n" * 1000] * many)
     with pytest.raises(InvalidArgumentException) as caught:
         stub.ListProjects(request)
     assert 1 <= len(caught.value.violations) <= 10
