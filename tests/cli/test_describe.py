@@ -44,7 +44,7 @@ def test_method(cli: Any) -> None:
     out = cli("describe", "auth.exchange_api_token").out
     assert "rpc neptune_api.v1.AuthService.ExchangeApiToken(ExchangeApiTokenRequest) returns (OauthToken)" in out
     assert "no token needed" in out
-    assert "UNAUTHENTICATED when the key" in out
+    assert "UNAUTHENTICATED when the token cannot be decoded" in out
     assert "message neptune_api.v1.OauthToken" in out
 
 
