@@ -1,0 +1,516 @@
+"""neptune-scale 0.30.0 writes runs; every value is read back and compared."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import urllib.request
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from neptune_api.v1.ingest_pb2 import FileRef
+from neptune_api.v1.storage_service_pb2 import FILE_PERMISSION_READ, CreateSignedUrlsRequest, FileToSign
+from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
+from tests.clients.conftest import CLOSE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from tests.clients.conftest import Scale
+    from tests.contract.lab import Lab, Point
+
+START = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=timezone.utc)
+START_MS = int(START.timestamp() * 1000)
+
+
+def plain(points: Iterable[Point]) -> list[tuple[float, Any]]:
+    """Return points without their times."""
+    return [(point.step, point.value) for point in points]
+
+
+def contents(lab: Lab, path: str) -> bytes:
+    """Download a file as clients do: by a URL and nothing else."""
+    file = FileToSign(path=path, project_identifier=lab.project, permission=FILE_PERMISSION_READ)
+    signed = lab.connection.stub(StorageServiceStub).CreateSignedUrls(CreateSignedUrlsRequest(files=[file]))
+    with urllib.request.urlopen(signed.files[0].url, timeout=30) as response:
+        content: bytes = response.read()
+    return content
+
+
+# Values
+
+
+def test_metrics(scale: Scale, lab: Lab) -> None:
+    steps = [0, 1, 2.5, 3.000001, 10, 123_456_789_012]
+    values = [1.0, -2.5, 1e300, 5e-324, 0.1 + 0.2, float(2**53)]
+    scale.log(
+        "run",
+        *(
+            (
+                "log_metrics",
+                {
+                    "data": {"train/loss": value, "train/ints": index, "ünïcode / path": -value},
+                    "step": step,
+                    "timestamp": START + timedelta(milliseconds=index),
+                },
+            )
+            for index, (step, value) in enumerate(zip(steps, values, strict=True))
+        ),
+    )
+    expected = list(zip(steps, range(START_MS, START_MS + 6), values, strict=True))
+    assert lab.floats("run", "train/loss") == expected
+    assert lab.floats("run", "ünïcode / path") == [(step, ms, -value) for step, ms, value in expected]
+    assert [point.value for point in lab.floats("run", "train/ints")] == [0, 1, 2, 3, 4, 5]
+    assert set(lab.types("run").values()) == {"floatSeries"}
+
+
+def test_many_metrics(scale: Scale, lab: Lab) -> None:
+    paths = [f"layer/{number:03}/norm" for number in range(200)]
+    scale.log(
+        "run",
+        *(
+            ("log_metrics", {"data": {path: step + index / 1000 for index, path in enumerate(paths)}, "step": step})
+            for step in range(50)
+        ),
+    )
+    for index, path in enumerate(paths):
+        assert plain(lab.floats("run", path)) == [(step, step + index / 1000) for step in range(50)]
+
+
+def test_configs(scale: Scale, lab: Lab) -> None:
+    scale.log(
+        "run",
+        (
+            "log_configs",
+            {
+                "data": {
+                    "int": 2**63 - 1,
+                    "negative": -(2**63),
+                    "float": 0.1,
+                    "inf": math.inf,
+                    "true": True,
+                    "false": False,
+                    "string": "ünïcode\n\t'quoted'",
+                    "empty": "",
+                    "long": "x" * 100_000,
+                    "datetime": START,
+                    "set": {"a", "b"},
+                    "list": ["x", "y", "x"],
+                }
+            },
+        ),
+        ("log_configs", {"data": {"model": {"layers": {"count": 3}, "name": "m"}}, "flatten": True}),
+        ("log_configs", {"data": {"odd": None, "nested": {"a": 1}}, "cast_unsupported": True}),
+        ("log_configs", {"data": {"int": 5}}),
+    )
+    values = lab.user_values("run")
+    assert {path: values.pop(path) for path in ("odd", "nested")} == {"odd": "", "nested": str({"a": 1})}
+    assert values == {
+        "int": 5,
+        "negative": -(2**63),
+        "float": 0.1,
+        "inf": math.inf,
+        "true": True,
+        "false": False,
+        "string": "ünïcode\n\t'quoted'",
+        "empty": "",
+        "long": "x" * 100_000,
+        "datetime": START_MS,
+        "set": {"a", "b"},
+        "list": {"x", "y"},
+        "model/layers/count": 3,
+        "model/name": "m",
+    }
+    assert lab.types("run")["int"] == "int"
+    assert lab.types("run")["true"] == "bool"
+
+
+def test_tags(scale: Scale, lab: Lab) -> None:
+    scale.log(
+        "run",
+        ("add_tags", {"tags": ["a", "b", "c"]}),
+        ("add_tags", {"tags": {"g", "h"}, "group_tags": True}),
+        ("remove_tags", {"tags": ["b", "never there"]}),
+        ("remove_tags", {"tags": ("h",), "group_tags": True}),
+        ("add_tags", {"tags": ["d"]}),
+    )
+    values = lab.values("run")
+    assert values["sys/tags"] == {"a", "c", "d"}
+    assert values["sys/group_tags"] == {"g"}
+
+
+def test_string_series(scale: Scale, lab: Lab) -> None:
+    texts = ["first", "", "ünïcode\nof two lines", "x" * 200_000]
+    scale.log(
+        "run",
+        *(
+            ("log_string_series", {"data": {"log": text}, "step": step / 2, "timestamp": START})
+            for step, text in enumerate(texts)
+        ),
+    )
+    assert lab.points("run", "log") == [(step / 2, START_MS, text) for step, text in enumerate(texts)]
+
+
+def test_histograms(scale: Scale, lab: Lab) -> None:
+    edges = [-math.inf, -1.5, 0.0, 2.0, math.inf]
+    scale.log(
+        "run",
+        (
+            "log_histograms",
+            {
+                "histograms": {"counted": ("Histogram", {"bin_edges": edges, "counts": [0, 2**40, 3, 4]})},
+                "step": 1,
+                "timestamp": START,
+            },
+        ),
+        (
+            "log_histograms",
+            {"histograms": {"dense": ("Histogram", {"bin_edges": [0, 1, 2], "densities": [0.25, 0.75]})}, "step": 2},
+        ),
+    )
+    ((step, ms, counted),) = lab.points("run", "counted")
+    assert (step, ms) == (1.0, START_MS)
+    assert (counted.type, list(counted.edges), list(counted.values)) == ("COUNTING", edges, [0, 2**40, 3, 4])
+    ((step, _, dense),) = lab.points("run", "dense")
+    assert (step, dense.type, list(dense.edges), list(dense.values)) == (2.0, "DENSITY", [0, 1, 2], [0.25, 0.75])
+
+
+def test_previews(scale: Scale, lab: Lab) -> None:
+    scale.log(
+        "run",
+        ("log_metrics", {"data": {"m": 1.0}, "step": 1}),
+        ("log_metrics", {"data": {"m": 2.0}, "step": 2, "preview": True, "preview_completion": 0.25}),
+        ("log_metrics", {"data": {"m": 3.0}, "step": 3, "preview": True, "preview_completion": 0.5}),
+        ("log_metrics", {"data": {"m": 2.5}, "step": 2}),
+    )
+    assert plain(lab.floats("run", "m")) == [(1.0, 1.0), (2.0, 2.5)]
+    assert [(point.step, point.value, point.ratio) for point in lab.previews("run", "m")] == [(3.0, 3.0, 0.5)]
+
+
+# Files
+
+
+def test_assigned_files(scale: Scale, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<p>report</p>")
+    large = bytes(range(256)) * 50_000
+    odd = "weights/ünï code?&%2F+#.bin/" + "n" * 700
+    scale.log(
+        "run",
+        (
+            "assign_files",
+            {
+                "files": {
+                    "bytes": b"hello",
+                    "path": tmp_path / "report.html",
+                    "name": str(tmp_path / "report.html"),
+                    "empty": ("File", {"source": b"", "mime_type": "text/plain"}),
+                    "large": ("File", {"source": large, "mime_type": "application/x-large", "size": 67}),
+                    "odd": ("File", {"source": b"odd", "destination": odd}),
+                }
+            },
+        ),
+    )
+    files = lab.user_values("run")
+    assert {path: contents(lab, file.path) for path, file in files.items()} == {
+        "bytes": b"hello",
+        "path": b"<p>report</p>",
+        "name": b"<p>report</p>",
+        "empty": b"",
+        "large": large,
+        "odd": b"odd",
+    }
+    assert files["large"] == FileRef(path=files["large"].path, size_bytes=67, mime_type="application/x-large")
+    assert files["path"].mime_type == "text/html"
+    assert files["odd"].path == odd
+
+
+def test_files_of_a_series(scale: Scale, lab: Lab) -> None:
+    images = {step: f"image {step}".encode() * 1000 for step in (1, 2, 3.5)}
+    scale.log(
+        "run",
+        *(
+            (
+                "log_files",
+                {
+                    "files": {"images": ("File", {"source": image, "mime_type": "image/png"})},
+                    "step": step,
+                    "timestamp": START,
+                },
+            )
+            for step, image in images.items()
+        ),
+    )
+    points = lab.points("run", "images")
+    assert [(point.step, point.ms) for point in points] == [(step, START_MS) for step in images]
+    assert [contents(lab, point.value.path) for point in points] == list(images.values())
+    assert [(point.value.size_bytes, point.value.mime_type) for point in points] == [
+        (len(image), "image/png") for image in images.values()
+    ]
+
+
+def test_a_file_is_replaced_by_the_next_upload_to_its_place(scale: Scale, lab: Lab) -> None:
+    scale.log(
+        "run",
+        *(
+            step
+            for content in (b"first version", b"second")
+            for step in (
+                ("assign_files", {"files": {"a": ("File", {"source": content, "destination": "same"})}}),
+                CLOSE[0],
+            )
+        ),
+    )
+    assert contents(lab, "same") == b"second"
+    assert lab.user_values("run")["a"].size_bytes == 6
+
+
+# Runs
+
+
+@pytest.mark.parametrize("inherit", [True, False])
+def test_forks(scale: Scale, lab: Lab, inherit: bool) -> None:
+    scale.log(
+        "parent",
+        ("log_configs", {"data": {"lr": 0.1, "name": "p"}}),
+        *(("log_metrics", {"data": {"m": float(step)}, "step": step}) for step in range(5)),
+        experiment_name="experiment",
+    )
+    scale.log(
+        "child",
+        ("log_configs", {"data": {"lr": 0.2}}),
+        *(("log_metrics", {"data": {"m": step + 0.5}, "step": step}) for step in (3, 4)),
+        fork_run_id="parent",
+        fork_step=2,
+        inherit_configs=inherit,
+    )
+    assert plain(lab.floats("child", "m")) == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.5), (4, 4.5)]
+    assert plain(lab.floats("parent", "m")) == [(step, float(step)) for step in range(5)]
+    assert lab.user_values("child") == ({"lr": 0.2, "name": "p"} if inherit else {"lr": 0.2})
+    values = lab.values("child")
+    assert values["sys/forking/parent"] == lab.values("parent")["sys/id"]
+    assert (values["sys/forking/step"], values["sys/forking/depth"]) == (2.0, 1)
+    assert lab.values("parent")["sys/name"] == "experiment"
+
+
+def test_resuming_a_run(scale: Scale, lab: Lab) -> None:
+    outcomes = [
+        scale.try_to(
+            ("open", {"run_id": "run"}),
+            *(("log_metrics", {"data": {"m": float(step)}, "step": step}) for step in (first, first + 1)),
+            ("log_configs", {"data": {f"from/{first}": first}}),
+            *CLOSE,
+        )
+        for first in (1, 3)
+    ]
+    # The client takes it for what it is.
+    assert [[kind for kind, _ in outcome.reports] for outcome in outcomes] == [[], ["warning"]]
+    assert "NeptuneRunDuplicate" in outcomes[1].reports[0][1]
+    assert plain(lab.floats("run", "m")) == [(step, float(step)) for step in (1, 2, 3, 4)]
+    assert lab.user_values("run") == {"from/1": 1, "from/3": 3}
+
+
+def test_an_experiment_moves_to_its_newest_run(scale: Scale, lab: Lab) -> None:
+    for run in ("first", "second"):
+        scale.log(run, experiment_name="experiment", creation_time=START)
+    assert lab.values("second")["sys/experiment/is_head"]
+    assert not lab.values("first")["sys/experiment/is_head"]
+    assert lab.values("second")["sys/name"] == "experiment"
+    assert lab.values("second")["sys/creation_time"] == START_MS
+
+
+def test_two_processes_on_one_run(scale: Scale, lab: Lab, tmp_path: Path) -> None:
+    """Both hold the run open at the same time before either logs."""
+    here, there = str(tmp_path / "one"), str(tmp_path / "other")
+    processes = [
+        scale.start(
+            ("open", {"run_id": "run"}),
+            ("meet", {"here": mine, "there": theirs}),
+            *(("log_metrics", {"data": {f"rank/{rank}": float(step)}, "step": step}) for step in range(100)),
+            ("add_tags", {"tags": [f"rank {rank}"]}),
+            *CLOSE,
+        )
+        for rank, (mine, theirs) in enumerate(((here, there), (there, here)))
+    ]
+    for process in processes:
+        assert all("NeptuneRunDuplicate" in error for _, error in process.outcome().reports)
+    for rank in range(2):
+        assert plain(lab.floats("run", f"rank/{rank}")) == [(step, float(step)) for step in range(100)]
+    assert lab.values("run")["sys/tags"] == {"rank 0", "rank 1"}
+
+
+def test_two_runs_in_one_process(scale: Scale, lab: Lab) -> None:
+    scale.do(
+        *(
+            step
+            for run in ("one", "other")
+            for step in (("open", {"run_id": run}), ("log_configs", {"data": {"name": run}}), *CLOSE)
+        )
+    )
+    assert [lab.user_values(run) for run in ("one", "other")] == [{"name": "one"}, {"name": "other"}]
+
+
+# What runs log of themselves
+
+
+def test_console_capture(scale: Scale, lab: Lab) -> None:
+    scale.log(
+        "run",
+        ("write", {"stream": "stdout", "text": "first line\nsecond line\n"}),
+        ("write", {"stream": "stderr", "text": "a warning\n"}),
+        ("write", {"stream": "stdout", "text": "10 %\r20 %\rdone\n"}),
+        enable_console_log_capture=True,
+        runtime_namespace="console",
+    )
+    out = [text for _, text in plain(lab.points("run", "console/stdout"))]
+    assert [text for text in out if text in {"first line", "second line", "done"}] == [
+        "first line",
+        "second line",
+        "done",
+    ]
+    assert "a warning" in [text for _, text in plain(lab.points("run", "console/stderr"))]
+    steps = [step for step, _ in plain(lab.points("run", "console/stdout"))]
+    assert steps == [number / 1_000_000 for number in range(1, len(steps) + 1)]
+
+
+def test_source_tracking(scale: Scale, lab: Lab, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "train.py").write_text("print(1)\n")
+    for command in (
+        ("init", "-q", "-b", "trunk"),
+        ("add", "."),
+        ("-c", "user.name=Ada", "-c", "user.email=ada@example.test", "commit", "-q", "-m", "Train the model"),
+        ("remote", "add", "origin", "https://example.test/model.git"),
+    ):
+        subprocess.run(["git", *command], cwd=repository, check=True, capture_output=True)
+    (repository / "train.py").write_text("print(2)\n")
+    tracking = ("SourceTrackingConfig", {"upload_entry_point": True, "upload_diff_head": True})
+    scale.do(("open", {"run_id": "run", "source_tracking_config": tracking}), *CLOSE, folder=repository)
+    values = lab.user_values("run")
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    prefix = "source_code/"
+    assert values[f"{prefix}commit/commit_id"] == commit
+    assert values[f"{prefix}commit/message"] == "Train the model\n"
+    assert values[f"{prefix}commit/author_name"] == "Ada"
+    assert values[f"{prefix}commit/author_email"] == "ada@example.test"
+    assert values[f"{prefix}branch"] == "trunk"
+    assert values[f"{prefix}remote/origin"] == "https://example.test/model.git"
+    assert values[f"{prefix}dirty"] is True
+    assert lab.types("run")[f"{prefix}commit/commit_date"] == "datetime"
+    difference = contents(lab, values[f"{prefix}diff/head"].path)
+    assert b"-print(1)" in difference
+    assert b"+print(2)" in difference
+    assert values[f"{prefix}entry_point"].mime_type == "text/x-python"
+    assert b"Does with neptune-scale what it is told" in contents(lab, values[f"{prefix}entry_point"].path)
+
+
+# Offline, waiting, failing
+
+
+def test_offline_then_sync(scale: Scale, lab: Lab, tmp_path: Path) -> None:
+    scale.do(
+        ("open", {"run_id": "run", "mode": "offline", "log_directory": str(tmp_path / "log"), "experiment_name": "e"}),
+        ("log_configs", {"data": {"lr": 0.1}}),
+        *(("log_metrics", {"data": {"m": float(step)}, "step": step}) for step in range(20)),
+        ("log_string_series", {"data": {"log": "offline"}, "step": 1}),
+        ("assign_files", {"files": {"f": b"offline file"}}),
+        ("add_tags", {"tags": ["t"]}),
+        ("close", {}),
+        NEPTUNE_API_TOKEN="",
+    )
+    (database,) = (tmp_path / "log").rglob("*.sqlite3")
+    scale.command("sync", str(database), "--timeout", "60")
+    values = lab.user_values("run")
+    assert contents(lab, values.pop("f").path) == b"offline file"
+    assert values == {"lr": 0.1}
+    assert plain(lab.floats("run", "m")) == [(step, float(step)) for step in range(20)]
+    assert plain(lab.points("run", "log")) == [(1.0, "offline")]
+    assert lab.values("run")["sys/tags"] == {"t"}
+    assert lab.values("run")["sys/name"] == "e"
+    assert not database.exists()
+
+
+def test_waiting_means_that_it_can_be_read(scale: Scale, lab: Lab, tmp_path: Path) -> None:
+    """Read while the client still holds the run open: waiting for processing is enough, closing adds nothing."""
+    waited, read = tmp_path / "waited", tmp_path / "read"
+    process = scale.start(
+        ("open", {"run_id": "run"}),
+        ("log_metrics", {"data": {"m": 1.0}, "step": 1}),
+        ("assign_files", {"files": {"f": b"x" * 1_000_000}}),
+        ("wait_for_submission", {"timeout": 60, "verbose": False}),
+        ("wait_for_processing", {"timeout": 60, "verbose": False}),
+        ("meet", {"here": str(waited), "there": str(read)}),
+        ("close", {}),
+    )
+    scale.do(("meet", {"here": str(tmp_path / "reader"), "there": str(waited)}))
+    assert plain(lab.floats("run", "m")) == [(1.0, 1.0)]
+    assert contents(lab, lab.user_values("run")["f"].path) == b"x" * 1_000_000
+    read.touch()
+    outcome = process.outcome()
+    assert outcome.results[3:5] == [True, True]
+    assert outcome.reports == []
+
+
+def test_what_the_server_refuses_is_reported_and_the_rest_is_stored(scale: Scale, lab: Lab) -> None:
+    outcome = scale.try_to(
+        ("open", {"run_id": "run"}),
+        ("log_configs", {"data": {"a": 1}}),
+        ("log_metrics", {"data": {"a": 1.0, "b": 2.0}, "step": 1}),
+        ("log_metrics", {"data": {"b": 1.0}, "step": 0.5}),
+        *CLOSE,
+    )
+    assert len(outcome.reports) == 2
+    assert {kind for kind, _ in outcome.reports} == {"error"}
+    assert lab.user_values("run") == {"a": 1}
+    assert plain(lab.floats("run", "b")) == [(1.0, 2.0)]
+
+
+def test_a_project_that_is_not_there_stops_the_client(scale: Scale) -> None:
+    outcome = scale.try_to(
+        ("open", {"run_id": "run", "project": "local/nowhere"}),
+        ("log_metrics", {"data": {"a": 1.0}, "step": 1}),
+        ("wait_for_processing", {"timeout": 30, "verbose": False}),
+        ("terminate", {}),
+    )
+    assert any("NeptuneProjectNotFound" in error for _, error in outcome.reports), outcome.reports
+
+
+def test_a_token_of_nobody_is_refused(scale: Scale, server: Any) -> None:
+    from neptune_api.credentials import ApiToken
+
+    forged = ApiToken.mint(api_url=server.http_url, grpc_url=server.grpc_url, api_key="0" * 96).encode()
+    outcome = scale.try_to(
+        ("open", {"run_id": "run"}),
+        ("log_metrics", {"data": {"a": 1.0}, "step": 1}),
+        ("wait_for_processing", {"timeout": 10, "verbose": False}),
+        ("terminate", {}),
+        NEPTUNE_API_TOKEN=forged,
+    )
+    assert any("NeptuneInvalidCredentialsError" in error for _, error in outcome.reports), outcome.reports
+
+
+# Projects
+
+
+def test_projects(scale: Scale, project: str) -> None:
+    name = project.replace("/p-", "/q-")
+    workspace, _, short = name.partition("/")
+    outcome = scale.do(
+        ("create_project", {"name": name, "description": "text", "visibility": "workspace"}),
+        ("create_project", {"name": short, "workspace": workspace}),
+        ("fails", {"step": "create_project", "arguments": {"name": name, "fail_if_exists": True}}),
+        ("fails", {"step": "create_project", "arguments": {"name": "nowhere/p"}}),
+        ("fails", {"step": "create_project", "arguments": {"name": f"{name}-2", "key": "bad key"}}),
+        ("list_projects", {}),
+    )
+    created, again, exists, nowhere, bad, listed = outcome.results
+    assert (created, again) == (name, name)
+    assert exists == "NeptuneProjectAlreadyExists"
+    assert nowhere not in {"", "AttributeError", "KeyError"}
+    assert bad == "NeptuneBadRequestError"
+    assert {name, project} <= set(listed)

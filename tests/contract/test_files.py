@@ -1,0 +1,103 @@
+"""Contents of files through the whole server: signed over any wire, up and down through the HTTP door."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import urllib.parse
+from typing import TYPE_CHECKING
+
+import pytest
+
+from neptune_api.server import LocalServer, limits
+from neptune_api.v1.projects_service_pb2 import CreateProjectRequest, DeleteProjectRequest
+from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
+from neptune_api.v1.storage_service_pb2 import (
+    FILE_PERMISSION_READ,
+    FILE_PERMISSION_WRITE,
+    CreateSignedUrlsRequest,
+    FileToSign,
+)
+from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
+from tests.files.test_folder import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.contract.conftest import Wire
+
+
+def ask(
+    method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+    try:
+        connection.request(
+            method, parts._replace(scheme="", netloc="").geturl(), body=body, headers=dict(headers or {})
+        )
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+    finally:
+        connection.close()
+
+
+def urls(stub: StorageServiceStub, project: str, path: str) -> tuple[str, str]:
+    """Return the URLs that write and read a file."""
+    files = [
+        FileToSign(path=path, project_identifier=project, permission=permission)
+        for permission in (FILE_PERMISSION_WRITE, FILE_PERMISSION_READ)
+    ]
+    write, read = stub.CreateSignedUrls(CreateSignedUrlsRequest(files=files)).files
+    return write.url, read.url
+
+
+@pytest.mark.parametrize("name", [*NAMES, "é" * (limits.MAX_FILE_PATH_BYTES // 2)], ids=lambda name: ascii(name)[:40])
+def test_a_file_goes_up_and_comes_down(wire: Wire, identifier: str, name: str) -> None:
+    write, read = urls(wire.connect().stub(StorageServiceStub), identifier, name)
+    assert ask("GET", read)[0] == 404
+    status, headers, body = ask("PUT", write, name.encode(), {"Content-Type": "x/y"})
+    assert (status, headers["ETag"], body) == (200, f'"{hashlib.md5(name.encode()).hexdigest()}"', b"")
+    status, headers, body = ask("GET", read)
+    assert (status, headers["Content-Type"], body) == (200, "x/y", name.encode())
+
+
+def test_files_may_be_larger_than_messages(wire: Wire, identifier: str) -> None:
+    write, read = urls(wire.connect().stub(StorageServiceStub), identifier, "large")
+    content = b"0123456789abcdef" * (limits.MAX_REQUEST_BYTES // 16 + 1000)
+    assert ask("PUT", write, content)[0] == 200
+    assert ask("GET", read)[2] == content
+    status, headers, body = ask("GET", read, headers={"Range": "bytes=33554432-33554447"})
+    assert (status, body) == (206, b"0123456789abcdef")
+    assert headers["Content-Range"] == f"bytes 33554432-33554447/{len(content)}"
+
+
+def test_an_access_token_is_no_signature(wire: Wire, server: LocalServer, identifier: str) -> None:
+    _, read = urls(wire.connect().stub(StorageServiceStub), identifier, "a")
+    authorized = {"Authorization": f"Bearer {server.api_token}", "X-Neptune-Api-Token": server.api_token}
+    assert ask("GET", read.partition("?")[0], headers=authorized)[0] == 403
+
+
+def test_a_url_outlives_a_restart(tmp_path: Path) -> None:
+    with LocalServer(tmp_path) as server, server.channel() as channel:
+        request = CreateProjectRequest(name="p", organization_identifier=server.workspace)
+        project = ProjectsServiceStub(channel).CreateProject(request).id
+        write, read = urls(StorageServiceStub(channel), project, "a")
+        assert ask("PUT", write, b"before")[0] == 200
+    with LocalServer(tmp_path) as server, server.channel() as channel:
+        assert ask("GET", read)[2] == b"before"
+        assert ask("PUT", write, b"after")[0] == 200
+        assert ask("GET", read)[2] == b"after"
+        ProjectsServiceStub(channel).DeleteProject(DeleteProjectRequest(project_identifier=project))
+        assert ask("GET", read)[0] == 404
+        assert ask("PUT", write, b"too late")[0] == 404
+
+
+def test_signatures_are_not_logged(wire: Wire, identifier: str, caplog: pytest.LogCaptureFixture) -> None:
+    write, read = urls(wire.connect().stub(StorageServiceStub), identifier, "a")
+    with caplog.at_level(logging.DEBUG):
+        for method, url in (("PUT", write), ("GET", read), ("GET", write), ("POST", read)):
+            ask(method, url, b"x" if method == "PUT" else None)
+    assert "Signature" not in caplog.text
