@@ -146,7 +146,7 @@ def server() -> Iterator[LocalServer]:
 @pytest.fixture(scope="session")
 def connection(server: LocalServer) -> Iterator[GrpcConnection]:
     """The stubs that read."""
-    opened = GrpcConnection(server.channel())
+    opened = GrpcConnection(server.channel(), http=False)
     yield opened
     opened.close()
 
