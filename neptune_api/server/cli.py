@@ -144,8 +144,9 @@ def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    # What uvicorn has to say below that is said already.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # What these have to say below that is said already.
+    for name in ("uvicorn.error", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _EndingSignals:

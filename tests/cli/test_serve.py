@@ -28,6 +28,7 @@ from neptune_api.v1.projects_service_pb2 import CreateProjectRequest, GetProject
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.users_service_pb2 import GetUserIdentityRequest
 from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
+from tests import earlier
 from tests.cli.processes import COMMAND, PATIENCE, ROOT, environment
 
 if TYPE_CHECKING:
@@ -186,6 +187,15 @@ def test_folder_of_a_newer_version(serving: Any, process: Any, tmp_path: Path) -
     assert result.code == 2
     assert_one_sentence(result.err, "0999")
     assert "newer" in result.err
+
+
+def test_folder_of_an_older_version(serving: Any, tmp_path: Path) -> None:
+    earlier.restore(tmp_path / "data")
+    with serving() as server:
+        result, _ = server.end()
+    assert result.code == 0
+    assert "has schema version 0001: bringing it to " in result.err.partition("\n")[0]
+    assert "alembic" not in result.err
 
 
 def test_folder_that_is_no_database(process: Any, tmp_path: Path) -> None:

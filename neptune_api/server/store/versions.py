@@ -6,12 +6,15 @@ start, so that it is imported only when there is something to do.
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 import sqlalchemy as sa
 
 from neptune_api.server.store import schema
 from neptune_api.server.store.faults import StoreError
+
+_LOG: Final = logging.getLogger(__name__)
 
 BASELINE: Final = "0001"
 """The version before there were migrations, which kept its number in the table `meta`."""
@@ -33,6 +36,7 @@ def prepare(connection: sa.Connection, label: str) -> None:
         create(connection)
         return
     check_known(found, label)
+    _LOG.info("%s has schema version %s: bringing it to %s", label, found, schema.VERSION)
     from neptune_api.server.store import migrations
 
     migrations.upgrade(connection, found)
