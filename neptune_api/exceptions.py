@@ -436,7 +436,8 @@ HTTP_STATUS: Final[Mapping[grpc.StatusCode, int]] = MappingProxyType(
         grpc.StatusCode.FAILED_PRECONDITION: 400,
         grpc.StatusCode.ABORTED: 409,
         grpc.StatusCode.OUT_OF_RANGE: 400,
-        grpc.StatusCode.UNIMPLEMENTED: 501,
+        # google.rpc.Code says 501, which released clients take for a moment's trouble and repeat for half an hour.
+        grpc.StatusCode.UNIMPLEMENTED: 422,
         grpc.StatusCode.INTERNAL: 500,
         grpc.StatusCode.UNAVAILABLE: 503,
         grpc.StatusCode.DATA_LOSS: 500,

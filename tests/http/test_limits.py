@@ -213,4 +213,4 @@ def test_random_requests(owner: Caller, rule: object, query: str, body: bytes, c
         body,
         headers={"Content-Type": content_type, "Accept": "application/json"},
     )
-    assert reply.status < 500 or reply.json()["status"] == "UNIMPLEMENTED", reply
+    assert reply.status < 500, reply

@@ -41,7 +41,7 @@ class HttpContext:
     def __init__(self, metadata: list[tuple[str, str | bytes]], deadline: float | None) -> None:
         self._metadata = metadata
         self._deadline = deadline
-        self._left = threading.Event()
+        self._active = True
 
     def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
         """Return the headers of the request."""
@@ -49,7 +49,7 @@ class HttpContext:
 
     def is_active(self) -> bool:
         """Tell whether somebody still waits for the answer."""
-        return not self._left.is_set()
+        return self._active
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline, 0 when it has passed, None when there is none."""
@@ -57,7 +57,7 @@ class HttpContext:
 
     def leave(self) -> None:
         """Note that nobody waits any more."""
-        self._left.set()
+        self._active = False
 
 
 class Calls:
