@@ -128,6 +128,7 @@ class Applier:
 
     def _run(self) -> None:
         forgotten = time.monotonic()
+        waiting_for: str | None = None
         while not self._stopping.is_set():
             has_work = self._work.wait(_IDLE_SECONDS)
             self._work.clear()
@@ -138,6 +139,9 @@ class Applier:
                         self._stopping.wait(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
                 if not has_work:
                     self.compact(until=self._work)
+                if waiting_for is not None:
+                    waiting_for = None
+                    _LOG.warning("Applying goes on")
                 if time.monotonic() - forgotten > _FORGET_SECONDS:
                     self._log.forget()
                     forgotten = time.monotonic()
@@ -146,7 +150,9 @@ class Applier:
             except LeaseLostError:
                 self._work.set()
             except DatabaseFaultError as fault:
-                _LOG.warning("Applying waits for the database: %s", fault)
+                if str(fault) != waiting_for:
+                    waiting_for = str(fault)
+                    _LOG.warning("Applying waits for the database: %s", fault)
                 self._stopping.wait(_RETRY_SECONDS)
                 self._work.set()
             except Exception:  # noqa: BLE001 # nothing may end this thread
@@ -309,7 +315,9 @@ class _Batch:
         self._creations.write(connection)
         projects = schema.projects
         for project_id, activity_ms in self._activity.items():
-            connection.execute(projects.update().where(projects.c.id == project_id).values(activity_ms=activity_ms))
+            is_later = projects.c.activity_ms < activity_ms
+            update = projects.update().where(projects.c.id == project_id, is_later)
+            connection.execute(update.values(activity_ms=activity_ms))
 
     def _update(self, run: RunState, envelope: Envelope, accepted_ms: int, verdict: Verdict) -> None:
         for item in self._blocks.decode(envelope.snapshots):
@@ -319,7 +327,9 @@ class _Batch:
                 self._updates.apply_snapshot(run, item, accepted_ms, verdict)
 
     def _touch(self, run: RunState, now_ms: int) -> None:
-        run.last_applied_ms = run.modified_ms = now_ms
+        # The clock may have been set back.
+        run.last_applied_ms = max(run.last_applied_ms, now_ms)
+        run.modified_ms = max(run.modified_ms, now_ms)
         self._runs.touch(run)
         self._activity[run.project_id] = now_ms
 

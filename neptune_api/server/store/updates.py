@@ -78,7 +78,11 @@ class Updates:
         else:
             step = _following_step(run, snapshot)
             fault = rules.step_fault(pb.Step(whole=step // limits.MICROS_PER_STEP))
-        timestamp = rules.timestamp_ms(snapshot.timestamp) if snapshot.HasField("timestamp") else accepted_ms
+        timestamp = (
+            rules.timestamp_ms(snapshot.timestamp)
+            if snapshot.HasField("timestamp")
+            else _following_time(run, snapshot, accepted_ms)
+        )
         fault = fault or rules.time_fault(timestamp)
         if fault != pb.INGEST_CODE_OK:
             for path in snapshot.append:
@@ -299,6 +303,16 @@ def _following_step(run: RunState, snapshot: pb.UpdateRunSnapshot) -> int:
         if last is not None:
             lasts.append(last)
     return (max(lasts) // limits.MICROS_PER_STEP + 1) * limits.MICROS_PER_STEP if lasts else 0
+
+
+def _following_time(run: RunState, snapshot: pb.UpdateRunSnapshot, accepted_ms: int) -> int:
+    """Return the time of points that came without one: when they were accepted, but not before those of their series.
+
+    The server's clock may have been set back, which is not the client's fault.
+    """
+    found = (run.attributes.get(path) for path in snapshot.append)
+    lasts = (run.last_timestamp_of(attribute) for attribute in found if attribute is not None)
+    return max([accepted_ms, *(last for last in lasts if last is not None)])
 
 
 def _is_same(left: PointValue, right: PointValue) -> bool:
