@@ -33,7 +33,7 @@ def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) 
     needs to be and fields are written though they are zero, both of which parsers take; a parsed message has no trace
     of it.
     """
-    width = _varint_width(points.timestamps)
+    width = varint_width(points.timestamps)
     record = np.dtype(
         [
             ("head", "u1", (3,)),
@@ -49,7 +49,7 @@ def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) 
     )
     records = np.empty(len(points), record)
     records["head"] = (_VALUES, record.itemsize - 2, _TIMESTAMP)
-    _write_varints(records["timestamp"], points.timestamps)
+    write_varints(records["timestamp"], points.timestamps)
     records["step_tag"] = _STEP
     records["step"] = steps.to_double(points.steps)
     records["value_tag"] = _VALUE
@@ -84,7 +84,8 @@ def point_value(payload: bytes) -> SeriesPointValue:
     )
 
 
-def _varint_width(values: Int64Array) -> int:
+def varint_width(values: Int64Array) -> int:
+    """Return how many bytes the longest of varints needs."""
     if not len(values):
         return 1
     if int(values.min()) < 0:
@@ -92,7 +93,7 @@ def _varint_width(values: Int64Array) -> int:
     return max(1, -(-int(values.max()).bit_length() // 7))
 
 
-def _write_varints(target: npt.NDArray[np.uint8], values: Int64Array) -> None:
+def write_varints(target: npt.NDArray[np.uint8], values: Int64Array) -> None:
     """Write each value into its row of bytes, seven bits a byte from the lowest; all but the last byte are marked."""
     rest = values.astype(np.uint64)
     last = target.shape[1] - 1

@@ -258,6 +258,8 @@ class Limits(_message.Message):
     MAX_QUERY_BYTES_FIELD_NUMBER: _builtins.int
     MAX_QUERY_DEPTH_FIELD_NUMBER: _builtins.int
     MAX_SEARCH_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_BUCKETS_FIELD_NUMBER: _builtins.int
+    MAX_BUCKET_SERIES_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Largest request message on either wire, in bytes."""
     max_run_id_bytes: _builtins.int
@@ -342,6 +344,10 @@ class Limits(_message.Message):
     """Most parentheses inside one another in a query."""
     max_search_answer_bytes: _builtins.int
     """Most bytes of attributes on one page of a search."""
+    max_buckets: _builtins.int
+    """Most buckets that can be asked for."""
+    max_bucket_series: _builtins.int
+    """Most series in one query for buckets."""
     def __init__(
         self,
         *,
@@ -387,10 +393,12 @@ class Limits(_message.Message):
         max_query_bytes: _builtins.int = ...,
         max_query_depth: _builtins.int = ...,
         max_search_answer_bytes: _builtins.int = ...,
+        max_buckets: _builtins.int = ...,
+        max_bucket_series: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attribute_path_bytes", b"max_attribute_path_bytes", "max_avatar_url_bytes", b"max_avatar_url_bytes", "max_batch_id_bytes", b"max_batch_id_bytes", "max_bulk_runs", b"max_bulk_runs", "max_column_series", b"max_column_series", "max_datetime_millis", b"max_datetime_millis", "max_detail_ids", b"max_detail_ids", "max_display_class_bytes", b"max_display_class_bytes", "max_email_bytes", b"max_email_bytes", "max_experiment_name_bytes", b"max_experiment_name_bytes", "max_file_path_bytes", b"max_file_path_bytes", "max_file_ref_bytes", b"max_file_ref_bytes", "max_files_to_sign", b"max_files_to_sign", "max_float_series_per_query", b"max_float_series_per_query", "max_histogram_edges", b"max_histogram_edges", "max_idempotency_key_bytes", b"max_idempotency_key_bytes", "max_operation_bytes", b"max_operation_bytes", "max_page_size", b"max_page_size", "max_person_name_bytes", b"max_person_name_bytes", "max_points_per_answer", b"max_points_per_answer", "max_points_per_series", b"max_points_per_series", "max_project_description_bytes", b"max_project_description_bytes", "max_project_key_length", b"max_project_key_length", "max_project_name_bytes", b"max_project_name_bytes", "max_query_bytes", b"max_query_bytes", "max_query_depth", b"max_query_depth", "max_request_bytes", b"max_request_bytes", "max_run_id_bytes", b"max_run_id_bytes", "max_search_answer_bytes", b"max_search_answer_bytes", "max_series_answer_bytes", b"max_series_answer_bytes", "max_series_query_path_bytes", b"max_series_query_path_bytes", "max_status_ids", b"max_status_ids", "max_step", b"max_step", "max_string_bytes", b"max_string_bytes", "max_string_set_bytes", b"max_string_set_bytes", "max_token_bytes", b"max_token_bytes", "max_username_bytes", b"max_username_bytes", "max_users_per_listing", b"max_users_per_listing", "max_values_page_bytes", b"max_values_page_bytes", "min_datetime_millis", b"min_datetime_millis", "request_status_retention_seconds", b"request_status_retention_seconds", "step_resolution", b"step_resolution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attribute_path_bytes", b"max_attribute_path_bytes", "max_avatar_url_bytes", b"max_avatar_url_bytes", "max_batch_id_bytes", b"max_batch_id_bytes", "max_bucket_series", b"max_bucket_series", "max_buckets", b"max_buckets", "max_bulk_runs", b"max_bulk_runs", "max_column_series", b"max_column_series", "max_datetime_millis", b"max_datetime_millis", "max_detail_ids", b"max_detail_ids", "max_display_class_bytes", b"max_display_class_bytes", "max_email_bytes", b"max_email_bytes", "max_experiment_name_bytes", b"max_experiment_name_bytes", "max_file_path_bytes", b"max_file_path_bytes", "max_file_ref_bytes", b"max_file_ref_bytes", "max_files_to_sign", b"max_files_to_sign", "max_float_series_per_query", b"max_float_series_per_query", "max_histogram_edges", b"max_histogram_edges", "max_idempotency_key_bytes", b"max_idempotency_key_bytes", "max_operation_bytes", b"max_operation_bytes", "max_page_size", b"max_page_size", "max_person_name_bytes", b"max_person_name_bytes", "max_points_per_answer", b"max_points_per_answer", "max_points_per_series", b"max_points_per_series", "max_project_description_bytes", b"max_project_description_bytes", "max_project_key_length", b"max_project_key_length", "max_project_name_bytes", b"max_project_name_bytes", "max_query_bytes", b"max_query_bytes", "max_query_depth", b"max_query_depth", "max_request_bytes", b"max_request_bytes", "max_run_id_bytes", b"max_run_id_bytes", "max_search_answer_bytes", b"max_search_answer_bytes", "max_series_answer_bytes", b"max_series_answer_bytes", "max_series_query_path_bytes", b"max_series_query_path_bytes", "max_status_ids", b"max_status_ids", "max_step", b"max_step", "max_string_bytes", b"max_string_bytes", "max_string_set_bytes", b"max_string_set_bytes", "max_token_bytes", b"max_token_bytes", "max_username_bytes", b"max_username_bytes", "max_users_per_listing", b"max_users_per_listing", "max_values_page_bytes", b"max_values_page_bytes", "min_datetime_millis", b"min_datetime_millis", "request_status_retention_seconds", b"request_status_retention_seconds", "step_resolution", b"step_resolution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

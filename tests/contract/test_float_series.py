@@ -21,7 +21,6 @@ from neptune_api.v1.queries_pb2 import (
 )
 from neptune_api.v1.runs_service_pb2 import GetRunRequest, Run
 from neptune_api.v1.runs_service_pb2_grpc import RunsServiceStub
-from neptune_api.v1.series_pb2 import FloatPoint, FloatSeriesValues, GetTimeseriesBucketsRequest
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from tests import operations
 from tests.contract.logging_helpers import log, submit
@@ -29,6 +28,7 @@ from tests.contract.logging_helpers import log, submit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from neptune_api.v1.series_pb2 import FloatPoint, FloatSeriesValues
     from tests.contract.conftest import Connection, User, Wire
 
 ASCENDING = SortDirection.SORT_DIRECTION_ASCENDING
@@ -493,7 +493,6 @@ def test_projects_that_are_unknown_or_invisible_are_not_found(
 
 def test_what_is_not_there_yet_says_so(series: Any, identifier: str) -> None:
     calls: list[tuple[Callable[[Any], Any], Any]] = [
-        (series.GetTimeseriesBuckets, GetTimeseriesBucketsRequest()),
         (
             lambda request: call(series, requests=[request]),
             query(GOOD, normalize_to_first_value=True),

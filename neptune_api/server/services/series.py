@@ -11,6 +11,7 @@ import numpy as np
 
 from neptune_api.columns import FloatPoints, encode
 from neptune_api.server import limits, page_tokens
+from neptune_api.server.buckets import Buckets, Edges, path_of
 from neptune_api.server.errors import StatusError, already_exists, unimplemented
 from neptune_api.server.identity import current_caller
 from neptune_api.server.point_messages import encode_float_points, point_value
@@ -26,7 +27,14 @@ from neptune_api.server.store.store import KeyTakenError
 from neptune_api.server.validation import Checks, shown
 from neptune_api.v1 import series_pb2, series_service_pb2_grpc
 from neptune_api.v1 import series_service_pb2 as pb
-from neptune_api.v1.queries_pb2 import AttributeType, Lineage, LineageEntityType, SortDirection
+from neptune_api.v1.queries_pb2 import (
+    AttributesHolder,
+    AttributeType,
+    Lineage,
+    LineageEntityType,
+    SortDirection,
+    TimeSeries,
+)
 from neptune_api.v1.roles_pb2 import PROJECT_ROLE_MEMBER, PROJECT_ROLE_VIEWER
 
 if TYPE_CHECKING:
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
     from neptune_api.server.store.runs import RunIdentifier
     from neptune_api.server.store.series import ChunkSpan, Segment
     from neptune_api.server.store.store import Store
-    from neptune_api.v1.queries_pb2 import StepRange, TimeSeries
+    from neptune_api.v1.queries_pb2 import StepRange
 
     Query = pb.FloatSeriesValuesQuery | pb.SeriesValuesQuery
 
@@ -150,7 +158,28 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
     def GetTimeseriesBuckets(
         self, request: series_pb2.GetTimeseriesBucketsRequest, context: grpc.ServicerContext
     ) -> series_pb2.TimeseriesBucketsResponse:
-        raise unimplemented("Buckets are not served yet: read the points with GetFloatSeriesValues.")
+        view = request.view
+        wanted = _bucket_series(request)
+        response = series_pb2.TimeseriesBucketsResponse()
+        for expression in request.expressions:
+            response.entries.add(request_id=expression.request_id)
+        with self._store.database.read() as connection:
+            found = self._find(connection, wanted, _FLOATS, "expressions[{}]")
+            edges = _edges(connection, view, wanted, found)
+            if edges is None:
+                return response
+            there = [position for position, segments in enumerate(found) if segments]
+            requests = [FloatRequest(found[at] or (), Walk(), wanted[at].include_preview) for at in there]
+            pages = float_pages(connection, requests, limits.MAX_POINTS_PER_SERIES)
+            for position, series, page in zip(there, requests, pages, strict=True):
+                _check_active(context)
+                buckets = Buckets(edges)
+                buckets.add(page.points)
+                for more in _pages_after(connection, series, page):
+                    _check_active(context)
+                    buckets.add(more.points)
+                response.entries[position].MergeFromString(buckets.encode())
+        return response
 
     def AppendColumns(  # type: ignore[override]  # see request_readers
         self, request: ColumnBatch, context: grpc.ServicerContext
@@ -259,6 +288,99 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
                 key = keys[position]
                 found[position] = None if key is None else series.get(key)
         return found
+
+
+def _bucket_series(request: series_pb2.GetTimeseriesBucketsRequest) -> list[TimeSeries]:
+    """Return the series that buckets are asked for, after a look at the whole request."""
+    view = request.view
+    step_range = view.point_filters.step_range
+    unserved = {
+        "view.x_scale": view.x_scale != series_pb2.SCALE_LINEAR,
+        "view.y_scale": view.y_scale != series_pb2.SCALE_LINEAR,
+        "view.x_axis": view.x_axis.WhichOneof("value") not in {None, "steps"},
+        "view.point_filters": step_range.HasField("lower") or step_range.HasField("upper"),
+    }
+    wanted: list[TimeSeries] = []
+    with Checks() as checks:
+        if not 2 <= view.max_buckets <= limits.MAX_BUCKETS:
+            checks.add("view.max_buckets", f"is {view.max_buckets}; it is required, from 2 to {limits.MAX_BUCKETS:,}")
+        for end, given, x in (
+            ("from", view.HasField("lower"), view.lower),
+            ("to", view.HasField("upper"), view.upper),
+        ):
+            if given and not math.isfinite(x):
+                checks.add(f"view.{end}", f"is {x}; say a finite number or leave it out")
+        if not view.upper - view.lower < math.inf or (
+            view.HasField("lower") and view.HasField("upper") and view.lower > view.upper
+        ):
+            checks.add("view.from", "has to be at most view.to, and not so far from it that doubles end")
+        checks.at_most("expressions", len(request.expressions), limits.MAX_BUCKET_SERIES)
+        seen: set[str] = set()
+        for position, item in enumerate(request.expressions):
+            field = f"expressions[{position}]"
+            if not item.request_id or item.request_id in seen:
+                reason = "is given twice; each series has an id of its own" if item.request_id else "is required"
+                checks.add(f"{field}.request_id", reason)
+            seen.add(item.request_id)
+            parse_holder(f"{field}.run_id", item.run_id)
+            checks.required(f"{field}.custom_y_formula", item.custom_y_formula)
+            path = path_of(item.custom_y_formula)
+            unserved[f"{field}.custom_y_formula"] = path is None
+            is_full = item.lineage == series_pb2.BUCKET_LINEAGE_FULL
+            is_run = item.entity_type == series_pb2.BUCKET_ENTITY_TYPE_RUN
+            wanted.append(
+                TimeSeries(
+                    attribute=path or "",
+                    holder=AttributesHolder(identifier=item.run_id),
+                    lineage=Lineage.LINEAGE_FULL if is_full else Lineage.LINEAGE_NONE,
+                    lineage_entity_type=LineageEntityType.LINEAGE_ENTITY_TYPE_RUN
+                    if is_run
+                    else LineageEntityType.LINEAGE_ENTITY_TYPE_EXPERIMENT,
+                    include_preview=item.include_preview,
+                )
+            )
+    for field, is_unserved in unserved.items():
+        if is_unserved:
+            raise unimplemented(
+                f"{field}: buckets are made along steps, on linear scales, of all points of one series, which a "
+                "formula names as ${path}; for anything else, read the points with GetFloatSeriesValues."
+            )
+    return wanted
+
+
+def _edges(
+    connection: sa.Connection,
+    view: series_pb2.BucketView,
+    wanted: Sequence[TimeSeries],
+    found: Sequence[Sequence[Segment] | None],
+) -> Edges | None:
+    """Return the edges of buckets over the range asked for or, where none is, that of all points; None without any."""
+    ends: list[float] = []
+    for descending in (False, True):
+        requests = [
+            FloatRequest(segments, Walk(descending=descending), item.include_preview)
+            for item, segments in zip(wanted, found, strict=True)
+            if segments
+        ]
+        firsts = [int(page.points.steps[0]) for page in float_pages(connection, requests, 1) if len(page.points)]
+        if not firsts:
+            return None
+        ends.append(steps.to_double(max(firsts) if descending else min(firsts)))
+    begin = view.lower if view.HasField("lower") else ends[0]
+    end = view.upper if view.HasField("upper") else ends[1]
+    # A range that begins behind all points, or ends before them, is a single point.
+    if begin > end:
+        begin, end = (begin, begin) if view.HasField("lower") else (end, end)
+    return Edges.of(begin, end, view.max_buckets)
+
+
+def _pages_after(connection: sa.Connection, series: FloatRequest, page: FloatPage) -> Iterator[FloatPage]:
+    while len(page.points) == limits.MAX_POINTS_PER_SERIES:
+        walk = Walk(after=int(page.points.steps[-1]))
+        (page,) = float_pages(
+            connection, [FloatRequest(series.segments, walk, series.with_previews)], limits.MAX_POINTS_PER_SERIES
+        )
+        yield page
 
 
 class _Answer:
