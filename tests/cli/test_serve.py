@@ -164,7 +164,7 @@ def test_unwritable_folder(process: Any, tmp_path: Path) -> None:
     for folder in ("file", "file/below"):
         result = process("serve", "--data", folder)
         assert result.code == 2
-        assert_one_sentence(result.err, "cannot be written")
+        assert_one_sentence(result.err, "cannot be written: there is a file in its place")
 
 
 def test_unwritable_ready_file(process: Any, tmp_path: Path) -> None:

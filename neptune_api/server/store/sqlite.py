@@ -112,6 +112,8 @@ def _lock_folder(folder: Path) -> Any:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("a+")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreError(f"The data folder {folder} cannot be written: there is a file in its place.") from error
     except OSError as error:
         raise StoreError(f"The data folder {folder} cannot be written: {error.strerror}.") from error
     try:
