@@ -1,8 +1,8 @@
 """Compaction: from tails, which are quick to write, to chunks, which are quick to read.
 
 A series' youngest chunks are merged as long as the next older one is not larger than what has come together, up to
-CHUNK_POINTS. So a point is written again a few times at most, and a series of n points has about n / CHUNK_POINTS
-chunks and a handful of smaller ones, however its points arrived.
+CHUNK_POINTS, the most of any chunk. So a point is written again a few times at most, and a series of n points has about
+n / CHUNK_POINTS chunks and a handful of smaller ones, however its points arrived.
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ from neptune_api.server.store.schema import chunks, tails
 from neptune_api.server.store.tails import Rectangle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from neptune_api.server.store.tails import Points
 
 CHUNK_POINTS: Final = 65_536
 _IDS_PER_QUERY: Final = 10_000
+# Chunks that wait in memory to be written together.
+_INSERT_BYTES: Final = 8 * 1024 * 1024
 _CHUNKS_PER_QUERY: Final = 2_000
 # A rectangle with fewer steps than this is cheaper to sort series by series.
 _FEW_STEPS: Final = 4
 
 
-def compact(connection: sa.Connection, run_key: int, new_key: Callable[[], int]) -> int:
-    """Move the points of a run's tails into chunks, in the transaction of `connection`; return how many there were."""
-    groups = read_tails(connection, run_key)
+def compact(connection: sa.Connection, run_key: int, new_key: Callable[[], int], points: Sequence[Points] = ()) -> int:
+    """Move the points of a run's tails into chunks, then `points` that follow; return how many there were.
+
+    All is in the transaction of `connection`. Raises CorruptChunkError for a damaged tail or chunk.
+    """
+    groups = [*read_tails(connection, run_key), *points]
     if groups:
         store(connection, groups, new_key)
         connection.execute(tails.delete().where(tails.c.run_id == run_key))
@@ -56,11 +61,15 @@ def store(connection: sa.Connection, groups: Sequence[Points], new_key: Callable
         sizes.update(dict.fromkeys(rectangle.attribute_ids.tolist(), len(rectangle.steps)))
     older = _take(connection, _mergeable(connection, sizes))
     rows: list[dict[str, Any]] = []
-    for rectangle in whole:
-        rows += _rectangle_rows(rectangle, older, new_key)
-    for key, points in others.items():
-        rows.append(_row(key, FloatColumns.concatenate([*older.pop(key, []), points]), new_key))
-    connection.execute(chunks.insert(), rows)
+    size = 0
+    for row in _rows(whole, others, older, new_key):
+        rows.append(row)
+        size += len(row["payload"])
+        if size >= _INSERT_BYTES:
+            connection.execute(chunks.insert(), rows)
+            rows, size = [], 0
+    if rows:
+        connection.execute(chunks.insert(), rows)
 
 
 def _apart(groups: Sequence[Points]) -> tuple[list[Rectangle], dict[int, FloatColumns]]:
@@ -83,38 +92,51 @@ def _apart(groups: Sequence[Points]) -> tuple[list[Rectangle], dict[int, FloatCo
     return whole, tails_.by_series(others, wanted)
 
 
+def _rows(
+    whole: Iterable[Rectangle],
+    others: dict[int, FloatColumns],
+    older: dict[int, list[FloatColumns]],
+    new_key: Callable[[], int],
+) -> Iterator[dict[str, Any]]:
+    for rectangle in whole:
+        for start in range(0, len(rectangle.steps), CHUNK_POINTS):
+            yield from _rectangle_rows(rectangle, slice(start, start + CHUNK_POINTS), older, new_key)
+    for key, points in others.items():
+        yield from _series_rows(key, FloatColumns.concatenate([*older.pop(key, []), points]), new_key)
+
+
 def _rectangle_rows(
-    rectangle: Rectangle, older: dict[int, list[FloatColumns]], new_key: Callable[[], int]
-) -> Iterable[dict[str, Any]]:
-    values = np.ascontiguousarray(rectangle.values.T)
-    payloads = columns_.SharedPositions(rectangle.steps, rectangle.timestamps).encode(values)
-    first, last = int(rectangle.steps[0]), int(rectangle.steps[-1])
+    rectangle: Rectangle, part: slice, older: dict[int, list[FloatColumns]], new_key: Callable[[], int]
+) -> Iterator[dict[str, Any]]:
+    """Yield chunks of some steps of a rectangle, those of each series merged with what is older."""
+    steps, timestamps = rectangle.steps[part], rectangle.timestamps[part]
+    values = np.ascontiguousarray(rectangle.values[part].T)
+    payloads = columns_.SharedPositions(steps, timestamps).encode(values)
+    first, last = int(steps[0]), int(steps[-1])
     for index, key in enumerate(rectangle.attribute_ids.tolist()):
         before = older.pop(key, None)
-        if before is not None:
-            part = FloatColumns(rectangle.steps, rectangle.timestamps, values[index])
-            yield _row(key, FloatColumns.concatenate([*before, part]), new_key)
-            continue
-        payload = payloads[index]
-        yield {
-            "id": new_key(),
-            "attribute_id": key,
-            "first_step": first,
-            "last_step": last,
-            "count": len(rectangle.steps),
-            "payload": payload,
-            "checksum": columns_.checksum(payload),
-        }
+        if before is None:
+            yield _row(key, first, last, len(steps), payloads[index], new_key)
+        else:
+            points = FloatColumns(steps, timestamps, values[index])
+            yield from _series_rows(key, FloatColumns.concatenate([*before, points]), new_key)
 
 
-def _row(key: int, points: FloatColumns, new_key: Callable[[], int]) -> dict[str, Any]:
-    payload = columns_.encode(points)
+def _series_rows(key: int, points: FloatColumns, new_key: Callable[[], int]) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(points), CHUNK_POINTS):
+        part = points[start : start + CHUNK_POINTS]
+        yield _row(key, int(part.steps[0]), int(part.steps[-1]), len(part), columns_.encode(part), new_key)
+
+
+def _row(
+    key: int, first_step: int, last_step: int, count: int, payload: bytes, new_key: Callable[[], int]
+) -> dict[str, Any]:
     return {
         "id": new_key(),
         "attribute_id": key,
-        "first_step": int(points.steps[0]),
-        "last_step": int(points.steps[-1]),
-        "count": len(points),
+        "first_step": first_step,
+        "last_step": last_step,
+        "count": count,
         "payload": payload,
         "checksum": columns_.checksum(payload),
     }

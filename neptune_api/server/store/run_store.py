@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import schema
 from neptune_api.server.store import tails as tails_
-from neptune_api.server.store.columns import PayloadColumns
+from neptune_api.server.store.columns import CorruptChunkError, PayloadColumns
+from neptune_api.server.store.compaction import compact
 from neptune_api.server.store.keys import keys_of
 from neptune_api.server.store.run_loading import RUN_FIELDS, load_run
 from neptune_api.server.store.run_state import SERIES_TYPES, Attribute, PayloadSeries
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
     from neptune_api.server.store.database import Database
     from neptune_api.server.store.float_table import FloatTable
     from neptune_api.server.store.run_state import RunState, Scalar
+    from neptune_api.server.store.tails import Points
 
 # A chunk with fewer points than this is written anew when points follow: single appends do not leave a row each.
 _SMALL_CHUNK_POINTS: Final = 64
+# With as many new points for each series, chunks are written at once.
+_LONG_POINTS: Final = 32_768
 # About 200 bytes each: what the applier keeps of runs it has seen.
 _CACHED_ATTRIBUTES: Final = 300_000
 
@@ -207,7 +211,7 @@ class RunStore:
         if not floats.has_waiting:
             return
         groups, slots = floats.take()
-        if groups:
+        if groups and not (_are_long(groups) and self._write_chunks(connection, run, groups)):
             payload = tails_.encode(groups)
             count = sum(group.count for group in groups)
             row = {"run_id": run.id, "count": count, "payload": payload, "checksum": tails_.checksum(payload)}
@@ -218,6 +222,23 @@ class RunStore:
         new, known = slots[slots >= floats.stored], slots[slots < floats.stored]
         _execute_columns(connection, _INSERT_FLOATS, floats.columns_of(new))
         _execute_columns(connection, _UPDATE_FLOATS, floats.columns_of(known))
+
+    def _write_chunks(self, connection: sa.Connection, run: RunState, groups: Sequence[Points]) -> bool:
+        """Write points as chunks at once, after those in tails; tell whether that was possible."""
+        try:
+            with connection.begin_nested():
+                compact(connection, run.id, self.chunk_keys, groups)
+        except CorruptChunkError:
+            # Compaction, which comes across it as well, knows how to live with that.
+            return False
+        run.tail_points = run.tail_count = 0
+        return True
+
+
+def _are_long(groups: Sequence[Points]) -> bool:
+    """Tell whether there are so many points of each series that a tail would only mean writing them twice."""
+    series = sum(len(group.attribute_ids) for group in groups)
+    return sum(group.count for group in groups) >= _LONG_POINTS * series
 
 
 def _payload_row(attribute_id: int, series: PayloadSeries) -> dict[str, object]:
