@@ -269,7 +269,7 @@ def test_a_thousand_single_appends_make_few_chunks(bench: Bench, monkeypatch: py
     bench.store.compact()
     assert rows(bench, schema.tails) == []
     chunks = rows(bench, schema.chunks)
-    assert len(chunks) <= math.ceil(count / run_store._SMALL_CHUNK_POINTS)
+    assert len(chunks) <= math.log2(count)
     assert sum(chunk.count for chunk in chunks) == count
     content = bench.content("run")
     assert content.totals == {"m": count}

@@ -31,6 +31,8 @@ def float_columns(draw: st.DrawFn, *, max_size: int = 40) -> FloatColumns:
     if draw(st.booleans()):
         first, stride = draw(st.integers(0, 10**12)), draw(st.integers(1, 10**9))
         points = first + stride * np.arange(size, dtype=np.int64)
+    elif draw(st.booleans()):
+        points = np.cumsum(draw(st.lists(st.integers(1, 2**32), min_size=size, max_size=size)), dtype=np.int64)
     else:
         points = np.array(sorted(draw(st.sets(STEPS, min_size=size, max_size=size))), np.int64)
     timestamps = draw(st.lists(TIMESTAMPS, min_size=size, max_size=size))

@@ -129,16 +129,21 @@ class Applier:
     def _run(self) -> None:
         forgotten = time.monotonic()
         waiting_for: str | None = None
+        is_untidy = True
         while not self._stopping.is_set():
             has_work = self._work.wait(_IDLE_SECONDS)
             self._work.clear()
             try:
                 while not self._stopping.is_set() and (size := self._timed_batch()):
+                    is_untidy = True
                     # A batch has costs of its own, and submitting waits while it is written: let some come together.
                     if size < _FULL_BATCH:
                         self._stopping.wait(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
                 if not has_work:
                     self.compact(until=self._work)
+                    if is_untidy and not self._work.is_set():
+                        self._database.tidy(self._work)
+                        is_untidy = False
                 if waiting_for is not None:
                     waiting_for = None
                     _LOG.warning("Applying goes on")

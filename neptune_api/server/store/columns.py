@@ -2,8 +2,8 @@
 
 A chunk is a header (one byte of flags, the number of points as uint32), the steps, the timestamps and the values, all
 little-endian. Each column takes the smallest form that loses nothing: steps at a regular distance are two numbers,
-timestamps are int32 differences, doubles that a float fits are floats. Values of other series than floats are
-length-prefixed serialized messages.
+other steps and timestamps int32 differences where these fit, doubles that a float fits are floats. Values of other
+series than floats are length-prefixed serialized messages.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _REGULAR_STEPS: Final = 1
 _SHORT_TIMESTAMPS: Final = 2
 _SHORT_VALUES: Final = 4
 _PAYLOADS: Final = 8
+_SHORT_STEPS: Final = 16
 _HEADER: Final = struct.Struct("<BI")
 _PAIR: Final = struct.Struct("<qq")
 _INT32: Final = np.iinfo(np.int32)
@@ -174,17 +175,19 @@ def _encode_steps(steps: Int64Array) -> tuple[int, bytes]:
             return _REGULAR_STEPS, _PAIR.pack(int(steps[0]), stride)
     elif len(steps) == 1:
         return _REGULAR_STEPS, _PAIR.pack(int(steps[0]), 0)
-    return 0, steps.astype("<i8", copy=False).tobytes()
+    return _encode_differences(steps, _SHORT_STEPS)
 
 
 def _encode_timestamps(timestamps: Int64Array) -> tuple[int, bytes]:
-    differences = np.diff(timestamps)
-    if len(timestamps) and (
-        not len(differences) or (differences.min() >= _INT32.min and differences.max() <= _INT32.max)
-    ):
-        first = struct.pack("<q", int(timestamps[0]))
-        return _SHORT_TIMESTAMPS, first + differences.astype("<i4").tobytes()
-    return 0, timestamps.astype("<i8", copy=False).tobytes()
+    return _encode_differences(timestamps, _SHORT_TIMESTAMPS)
+
+
+def _encode_differences(numbers: Int64Array, flag: int) -> tuple[int, bytes]:
+    """Return `flag` and the first number with the differences as int32 if these fit, 0 and all numbers otherwise."""
+    differences = np.diff(numbers)
+    if len(numbers) and (not len(differences) or (differences.min() >= _INT32.min and differences.max() <= _INT32.max)):
+        return flag, struct.pack("<q", int(numbers[0])) + differences.astype("<i4").tobytes()
+    return 0, numbers.astype("<i8", copy=False).tobytes()
 
 
 def _encode_values(values: FloatArray) -> tuple[int, bytes]:
@@ -203,18 +206,20 @@ def _decode_positions(chunk: bytes) -> tuple[int, int, int, Int64Array, Int64Arr
             steps = first + stride * np.arange(count, dtype=np.int64)
             offset += _PAIR.size
         else:
-            steps = np.frombuffer(chunk, "<i8", count, offset).astype(np.int64, copy=False)
-            offset += 8 * count
-        if flags & _SHORT_TIMESTAMPS:
-            (first,) = struct.unpack_from("<q", chunk, offset)
-            timestamps = np.empty(count, np.int64)
-            timestamps[0] = first
-            np.cumsum(np.frombuffer(chunk, "<i4", count - 1, offset + 8), out=timestamps[1:])
-            timestamps[1:] += first
-            offset += 8 + 4 * (count - 1)
-        else:
-            timestamps = np.frombuffer(chunk, "<i8", count, offset).astype(np.int64, copy=False)
-            offset += 8 * count
+            steps, offset = _decode_numbers(chunk, count, offset, is_short=bool(flags & _SHORT_STEPS))
+        timestamps, offset = _decode_numbers(chunk, count, offset, is_short=bool(flags & _SHORT_TIMESTAMPS))
     except (struct.error, ValueError) as error:
         raise CorruptChunkError("The chunk is shorter than its header tells.") from error
     return flags, count, offset, steps, timestamps
+
+
+def _decode_numbers(chunk: bytes, count: int, offset: int, *, is_short: bool) -> tuple[Int64Array, int]:
+    """Return numbers and where they end."""
+    if not is_short:
+        return np.frombuffer(chunk, "<i8", count, offset).astype(np.int64, copy=False), offset + 8 * count
+    (first,) = struct.unpack_from("<q", chunk, offset)
+    numbers = np.empty(count, np.int64)
+    numbers[0] = first
+    np.cumsum(np.frombuffer(chunk, "<i4", count - 1, offset + 8), out=numbers[1:])
+    numbers[1:] += first
+    return numbers, offset + 8 + 4 * (count - 1)

@@ -12,6 +12,7 @@ from neptune_api.server.store import versions
 from neptune_api.server.store.faults import StoreError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from typing import Protocol
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
         def announce(self, connection: sa.Connection, event: Event, /) -> None:
             """Tell every process that shares the database, when the transaction is committed."""
+
+        def tidy(self, until: threading.Event, /) -> None:
+            """Give space that nothing uses back, as far as it gets before the event is set."""
 
         def close(self) -> None:
             """Close every connection, after the transaction at hand."""
@@ -111,6 +115,10 @@ class Database:
     def announce(self, connection: sa.Connection, event: Event) -> None:
         """Tell every process that shares the database of an event, when the transaction is committed."""
         self.backend.announce(connection, event)
+
+    def tidy(self, until: threading.Event) -> None:
+        """Give space that nothing uses back to the disk, as far as it gets before the event is set."""
+        self.backend.tidy(until)
 
     def close(self) -> None:
         """Close every connection and let another server open the folder, after the transaction at hand."""

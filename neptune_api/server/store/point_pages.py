@@ -174,18 +174,23 @@ def preview_columns(previews: Iterable[PreviewPoint]) -> FloatColumns:
 
 
 def _blocks(spans: Sequence[ChunkSpan], first: int, last: int) -> list[tuple[int, int]]:
-    """Return ranges of steps, ascending, that no chunk lies across and that hold little to read each."""
+    """Return ranges of steps, ascending, that hold little to read each."""
     blocks: list[tuple[int, int]] = []
     size = 0
     for span in spans:
         if not touches(span, first, last):
             continue
         size += span.size
-        if blocks and (span.first_step <= blocks[-1][1] or size <= _BYTES_PER_BLOCK):
-            blocks[-1] = (blocks[-1][0], max(blocks[-1][1], span.last_step))
-        else:
-            blocks.append((span.first_step, span.last_step))
+        end = span.last_step
+        if blocks:
+            lower, end = blocks[-1][0], max(blocks[-1][1], span.last_step)
+            # A chunk that lies across is read for both.
+            if size <= _BYTES_PER_BLOCK or span.first_step == lower:
+                blocks[-1] = (lower, end)
+                continue
+            blocks[-1] = (lower, min(blocks[-1][1], span.first_step - 1))
             size = span.size
+        blocks.append((span.first_step, end))
     return blocks
 
 

@@ -18,6 +18,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
 
     from neptune_api.server.store.database import Event
@@ -138,6 +139,9 @@ class Address:
     def announce(self, connection: sa.Connection, event: Event) -> None:
         """Notify every process that shares the database, this one included."""
         connection.execute(sa.select(sa.func.pg_notify(self.channel, event)))
+
+    def tidy(self, until: threading.Event) -> None:
+        """Do nothing: the database's own vacuum does."""
 
     def close(self) -> None:
         """Close every connection."""

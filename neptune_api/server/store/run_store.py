@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from neptune_api.server.store import columns as columns_
-from neptune_api.server.store import schema
+from neptune_api.server.store import payload_chunks, schema
 from neptune_api.server.store import tails as tails_
 from neptune_api.server.store.columns import CorruptChunkError, PayloadColumns
 from neptune_api.server.store.compaction import compact
 from neptune_api.server.store.keys import keys_of
+from neptune_api.server.store.payload_chunks import Arrival, chunk_row, is_small
 from neptune_api.server.store.run_loading import RUN_FIELDS, load_run
 from neptune_api.server.store.run_state import SERIES_TYPES, Attribute, PayloadSeries
 from neptune_api.v1.queries_pb2 import AttributeType as T
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from neptune_api.server.store.run_state import RunState, Scalar
     from neptune_api.server.store.tails import Points
 
-# A chunk with fewer points than this is written anew when points follow: single appends do not leave a row each.
-_SMALL_CHUNK_POINTS: Final = 64
 # With as many new points for each series, chunks are written at once.
 _LONG_POINTS: Final = 32_768
 # About 200 bytes each: what the applier keeps of runs it has seen.
@@ -175,36 +173,28 @@ class RunStore:
 
     def _write_payloads(self, connection: sa.Connection, items: list[Attribute]) -> None:
         series_rows: list[dict[str, Any]] = []
-        chunk_rows: list[dict[str, Any]] = []
+        small: list[dict[str, Any]] = []
+        arrivals: dict[int, Arrival] = {}
         for item in items:
-            if item.series is not None:
-                chunk_rows += self._take_chunks(item.id, item.series)
-                series_rows.append(_payload_row(item.id, item.series))
+            series = item.series
+            if series is None:
+                continue
+            series_rows.append(_payload_row(item.id, series))
+            if not series.steps:
+                continue
+            points, key = series.take_points(), series.tail_id
+            if series.tail is not None:
+                points = PayloadColumns.concatenate([series.tail, points])
+            if is_small(points):
+                series.tail, series.tail_id = points, self.chunk_keys() if key is None else key
+                small.append(chunk_row(item.id, points, series.tail_id))
+            else:
+                series.tail = series.tail_id = None
+                arrivals[item.id] = Arrival(points, key)
         _upsert(connection, schema.series, series_rows)
-        _upsert(connection, schema.chunks, chunk_rows)
-
-    def _take_chunks(self, attribute_id: int, series: PayloadSeries) -> list[dict[str, Any]]:
-        if not series.steps:
-            return []
-        points = series.take_points()
-        key = series.tail_id
-        if key is None or series.tail is None:
-            key = self.chunk_keys()
-        else:
-            points = PayloadColumns.concatenate([series.tail, points])
-        series.tail, series.tail_id = (points, key) if len(points) < _SMALL_CHUNK_POINTS else (None, None)
-        payload = columns_.encode(points)
-        return [
-            {
-                "id": key,
-                "attribute_id": attribute_id,
-                "first_step": int(points.steps.min()),
-                "last_step": int(points.steps.max()),
-                "count": len(points),
-                "payload": payload,
-                "checksum": columns_.checksum(payload),
-            }
-        ]
+        _upsert(connection, schema.chunks, small)
+        if arrivals:
+            payload_chunks.store(connection, arrivals, self.chunk_keys)
 
     def _write_floats(self, connection: sa.Connection, run: RunState) -> None:
         floats = run.floats
