@@ -6,16 +6,26 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from neptune_api._wire import encode_varint
 from neptune_api.server.store import steps
+from neptune_api.server.store.columns import FloatColumns
 from neptune_api.v1 import ingest_pb2
 from neptune_api.v1.series_pb2 import FileRefValue, HistogramValue, SeriesPointValue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import numpy.typing as npt
 
-    from neptune_api.server.store.columns import FloatArray, FloatColumns, Int64Array
+    from neptune_api.server.store.columns import FloatArray, Int64Array
+    from neptune_api.server.store.point_pages import FloatPage
 
-# Wire format: tags of FloatSeriesValues.values and of the fields of FloatPoint.
+# Wire format: tags of the fields of FloatSeriesValuesResponse, of its items and of their FloatSeriesValues.
+_ITEM: Final = b"\x0a"
+_REQUEST_ID: Final = b"\x0a"
+_SERIES: Final = b"\x12"
+_TOTAL: Final = b"\x08"
+# Tags of FloatSeriesValues.values and of the fields of FloatPoint.
 _VALUES: Final = 0x12
 _TIMESTAMP: Final = 0x08
 _STEP: Final = 0x11
@@ -26,7 +36,32 @@ _COMPLETION_RATIO: Final = 0x2D
 _MAX_VARINT: Final = 10
 
 
-def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) -> bytes:
+def encode_float_series(request_ids: Sequence[str], pages: Sequence[FloatPage]) -> Iterator[bytes | memoryview]:
+    """Yield the parts of a serialized FloatSeriesValuesResponse, or of a stretch of it: an item for each page.
+
+    The points are encoded together, because each encoding has its price.
+    """
+    points = FloatColumns.concatenate([page.points for page in pages])
+    ratios: FloatArray | None = None
+    if any(page.ratios is not None for page in pages):
+        ratios = np.concatenate(
+            [np.full(len(page.points), np.nan) if page.ratios is None else page.ratios for page in pages]
+        )
+    encoded = encode_float_points(points, ratios)
+    width = len(encoded) // max(1, len(points))
+    start = 0
+    for request_id, page in zip(request_ids, pages, strict=True):
+        end = start + width * len(page.points)
+        name = request_id.encode()
+        total = _TOTAL + encode_varint(page.total)
+        series = _SERIES + encode_varint(len(total) + end - start) + total
+        head = _REQUEST_ID + encode_varint(len(name)) + name + series
+        yield _ITEM + encode_varint(len(head) + end - start) + head
+        yield encoded[start:end]
+        start = end
+
+
+def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) -> memoryview:
     """Return the fields `values` of a serialized FloatSeriesValues, equally many bytes for each point.
 
     `ratios` are completion ratios of previews, NaN for committed points. Every varint is written as long as the longest
@@ -61,7 +96,7 @@ def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) 
         records["preview"][:, 0] = _IS_PREVIEW
         records["preview"][:, 1] = is_preview
         records["ratio"][is_preview] = ratios[is_preview]
-    return records.tobytes()
+    return records.view(np.uint8).data
 
 
 def point_value(payload: bytes) -> SeriesPointValue:

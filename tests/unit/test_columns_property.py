@@ -153,7 +153,7 @@ def test_encoded_points_are_those_of_a_message_built_field_by_field(points: Floa
             is_preview=is_preview,
             completion_ratio=ratios[position] if is_preview and ratios is not None else 1.0,
         )
-    encoded = encode_float_points(points, None if ratios is None else np.array(ratios, np.float64))
+    encoded = bytes(encode_float_points(points, None if ratios is None else np.array(ratios, np.float64)))
     assert len(encoded) % max(1, size) == 0
     parsed = FloatSeriesValues.FromString(encoded)
     assert parsed.SerializeToString(deterministic=True) == built.SerializeToString(deterministic=True)
@@ -162,7 +162,7 @@ def test_encoded_points_are_those_of_a_message_built_field_by_field(points: Floa
 def test_points_of_today_are_encoded_without_a_spare_byte() -> None:
     now = 1_700_000_000_000
     points = FloatColumns(np.array([1, 2]), np.array([now, now + 1]), np.array([0.5, 0.25]))
-    encoded = encode_float_points(points)
+    encoded = bytes(encode_float_points(points))
     assert encoded == FloatSeriesValues.FromString(encoded).SerializeToString()
 
 

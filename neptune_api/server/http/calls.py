@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from neptune_api.http.rules import Match, Rule
-    from neptune_api.server.handlers import Handler
+    from neptune_api.server.handlers import Encoded, Handler
 
     Result = TypeVar("Result")
 
@@ -124,7 +124,7 @@ class Calls:
         rule = payload.match.rule
         call = handler.guarded(
             lambda each: _decode(handler, each),
-            lambda message: transcode.encode_response(rule, handler.checked(message), written),
+            lambda message: _encode(handler, rule, message, written),
         )
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._calls, call, payload, context)
@@ -234,6 +234,12 @@ class _Payload:
         self.match = match
         self.request = request
         self.body = body
+
+
+def _encode(handler: Handler, rule: Rule, response: Message | Encoded, written: Format) -> bytes:
+    if written is Format.PROTOBUF and not rule.response_body:
+        return handler.serialize(response)
+    return transcode.encode_response(rule, handler.checked(response), written)
 
 
 def _decode(handler: Handler, payload: _Payload) -> Any:

@@ -7,19 +7,18 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 import grpc
-import numpy as np
 
 from neptune_api.columns import FloatPoints, encode
 from neptune_api.server import limits, page_tokens
 from neptune_api.server.buckets import Buckets, Edges, path_of
 from neptune_api.server.errors import StatusError, already_exists, unimplemented
+from neptune_api.server.handlers import Encoded
 from neptune_api.server.identity import current_caller
-from neptune_api.server.point_messages import encode_float_points, point_value
+from neptune_api.server.point_messages import encode_float_series, point_value
 from neptune_api.server.run_lookup import find_anywhere, parse_holder
 from neptune_api.server.store import steps
 from neptune_api.server.store.column_batches import ColumnBatch
 from neptune_api.server.store.column_reads import ColumnRequest, read_columns
-from neptune_api.server.store.columns import FloatColumns
 from neptune_api.server.store.lineage import Scope
 from neptune_api.server.store.point_pages import FloatRequest, Walk, float_pages, payload_blocks
 from neptune_api.server.store.series import chunk_spans, find_series
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from neptune_api.server.access import Access
-    from neptune_api.server.store.columns import FloatArray, PayloadColumns
+    from neptune_api.server.store.columns import PayloadColumns
     from neptune_api.server.store.point_pages import FloatPage
     from neptune_api.server.store.runs import RunIdentifier
     from neptune_api.server.store.series import ChunkSpan, Segment
@@ -74,9 +73,9 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
         # A batch stays the bytes it came in, with arrays over them.
         self.request_readers: Final = dict.fromkeys(("AppendColumns", "AppendColumnsStream"), ColumnBatch.parse)
 
-    def GetFloatSeriesValues(
+    def GetFloatSeriesValues(  # type: ignore[override]  # see Encoded
         self, request: pb.GetFloatSeriesValuesRequest, context: grpc.ServicerContext
-    ) -> series_pb2.FloatSeriesValuesResponse:
+    ) -> Encoded:
         query = request.request
         limit = query.per_series_points_limit
         with Checks() as checks:
@@ -89,7 +88,8 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
                 if math.isnan(item.after_step):
                     checks.add(f"request.requests[{position}].after_step", "is NaN; say a step")
         whole_walk = _walk(query)
-        response = series_pb2.FloatSeriesValuesResponse()
+        request_ids = [item.request_id for item in query.requests]
+        parts: list[bytes | memoryview] = []
         with self._store.database.read() as connection:
             found = self._find(connection, [item.series for item in query.requests], _FLOATS)
             points = sum(min(limit, sum(row.points for row, _ in segments)) for segments in found if segments)
@@ -109,17 +109,14 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
             ]
             waiting: list[FloatPage] = []
             size = 0
-            for page in float_pages(connection, requests, limit):
+            for done, page in enumerate(float_pages(connection, requests, limit), 1):
                 waiting.append(page)
                 size += len(page.points)
-                if size >= _POINTS_PER_ENCODING:
-                    _add_float_pages(response, waiting)
+                if size >= _POINTS_PER_ENCODING or done == len(requests):
+                    parts += encode_float_series(request_ids[done - len(waiting) : done], waiting)
                     waiting, size = [], 0
                     _check_active(context)
-            _add_float_pages(response, waiting)
-        for message, item in zip(response.series, query.requests, strict=True):
-            message.request_id = item.request_id
-        return response
+        return Encoded(b"".join(parts))
 
     def GetSeriesValues(
         self, request: pb.GetSeriesValuesRequest, context: grpc.ServicerContext
@@ -441,25 +438,6 @@ class _Answer:
 def _points(blocks: Iterable[PayloadColumns]) -> Iterator[tuple[int, int, bytes]]:
     for block in blocks:
         yield from zip(block.steps.tolist(), block.timestamps.tolist(), block.payloads, strict=True)
-
-
-def _add_float_pages(response: series_pb2.FloatSeriesValuesResponse, pages: Sequence[FloatPage]) -> None:
-    """Add series to an answer; their points are encoded together, because each encoding has its price."""
-    points = FloatColumns.concatenate([page.points for page in pages])
-    ratios: FloatArray | None = None
-    if any(page.ratios is not None for page in pages):
-        ratios = np.concatenate(
-            [np.full(len(page.points), np.nan) if page.ratios is None else page.ratios for page in pages]
-        )
-    encoded = encode_float_points(points, ratios)
-    width = len(encoded) // max(1, len(points))
-    start = 0
-    for page in pages:
-        values = response.series.add().series
-        values.total_item_count = page.total
-        end = start + width * len(page.points)
-        values.MergeFromString(encoded[start:end])
-        start = end
 
 
 def _check_query(checks: Checks, query: Query) -> None:
