@@ -249,7 +249,7 @@ def _resolve(host: str, port: int, end: float | None) -> list[Any]:
     """Return the addresses of a host. The system's resolver knows no deadline, so it runs on a thread of its own."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except OSError:
+    except (OSError, UnicodeError):
         pass  # a name
     found: list[Any] = []
 

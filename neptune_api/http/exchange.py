@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from neptune_api._grpc.methods import Method, find_method
 from neptune_api.exceptions import ERROR_DOMAIN, STATUS_DETAILS_KEY
 from neptune_api.http.errors import code_of, decode_error
-from neptune_api.http.failures import CallError
+from neptune_api.http.failures import CallError, tunnel_refused
 from neptune_api.http.framing import FrameDecoder, StreamFailed
 from neptune_api.http.headers import RESERVED, TIMEOUT_HEADER, decode_metadata, encode_metadata, encode_timeout
 from neptune_api.http.json_codec import TranscodeError
@@ -191,6 +191,8 @@ class Exchange:
     def failure(self, response: Response) -> CallError:
         """Return the error that an answer with an HTTP status other than 2xx tells of."""
         headers = response.headers
+        if response.status == 407 and self._endpoint.forwarded:
+            return tunnel_refused(self._endpoint, response.status)
         where = headers.get("location")
         if 300 <= response.status < 400:
             return CallError(

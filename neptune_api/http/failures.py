@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import TYPE_CHECKING
 
 import grpc
@@ -97,4 +99,6 @@ def connection_lost(reason: object, *, sent: bool) -> CallError:
 
 def reason_of(error: OSError) -> str:
     """Return what an error of the operating system says, without its number."""
+    if error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)  # asyncio puts the address in its place
     return (error.strerror or str(error) or type(error).__name__).rstrip(".")

@@ -64,7 +64,9 @@ class Retries:
             return None
         if self._patient and not error.connected:
             self._waits += 1
-            return self._in_time(PATIENCE.backoff(self._waits))
+            wait = PATIENCE.backoff(self._waits)
+            # Up to the deadline, which ends the attempt after it.
+            return wait if self._end is None else max(0.0, min(wait, self._end - time.monotonic()))
         policy = self._policy
         if policy is None or error.code() not in policy.codes:
             return None

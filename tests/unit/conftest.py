@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from tests.unit.certificates import make_certificates
 from tests.unit.http_wire import FakeHttpServer
 from tests.unit.wire import FakeServer, open_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.unit.wire import AioWire, SyncWire
 
@@ -38,6 +40,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if impossible:
         config.hook.pytest_deselected(items=impossible)
         items[:] = [item for item in items if item not in impossible]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with certificates and keys."""
+    folder = tmp_path_factory.mktemp("tls")
+    make_certificates(folder)
+    return folder
 
 
 @pytest.fixture(params=["grpc", "http"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import threading
@@ -84,9 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         fake = self.server.fake
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path, _, query = self.path.removeprefix(fake.prefix).partition("?")
+        target = re.sub(r"^http://[^/]*", "", self.path)  # what a proxy is told
+        path, _, query = target.removeprefix(fake.prefix).partition("?")
         match = self.server.router.match(self.command, path)
-        if match is None or not self.path.startswith(fake.prefix):
+        if match is None or not target.startswith(fake.prefix):
             self.reply(404, b"no such page", "text/plain")
             return
         rule = match.rule

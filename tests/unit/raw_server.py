@@ -96,6 +96,11 @@ class RawServer:
         finally:
             self._open.discard(connection)
 
+    def wait_until_idle(self) -> None:
+        """Wait until the scripts of all connections so far have ended, and with them the connections."""
+        for thread in tuple(self._threads):
+            thread.join(PATIENCE)
+
     def note(self, peer: Peer) -> tuple[str, bytes]:
         """Return the next request, and remember its head."""
         head, body = peer.request()

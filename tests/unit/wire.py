@@ -414,10 +414,15 @@ def open_wire(
     api_token: str | ApiToken | None = None,
     access_token: Any = None,
     options: ChannelOptions | None = None,
+    transport: Any = None,
 ) -> SyncWire | AioWire:
     """Open a channel of ours; `kind` is sync or aio."""
+    arguments: dict[str, Any] = {
+        "api_token": api_token,
+        "access_token": access_token,
+        "options": options,
+        "transport": transport,
+    }
     if kind == "sync":
-        return SyncWire(neptune_api.channel(target, api_token=api_token, access_token=access_token, options=options))
-    return AioWire(
-        lambda: neptune_api.aio.channel(target, api_token=api_token, access_token=access_token, options=options)
-    )
+        return SyncWire(neptune_api.channel(target, **arguments))
+    return AioWire(lambda: neptune_api.aio.channel(target, **arguments))

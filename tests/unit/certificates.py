@@ -1,0 +1,54 @@
+"""Certificates for tests, made by the openssl command."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from typing import TYPE_CHECKING
+
+import grpc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "neptune.example"
+"""Whom the certificates of the server and the client name."""
+
+
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def make_certificates(folder: Path) -> None:
+    """Make an authority, a stranger, and certificates of the authority for a server and a client."""
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for name in ("ca", "stranger"):
+        openssl(
+            "req", "-x509", *key, "-days", "2", "-subj", f"/CN={name}",
+            "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem",
+        )  # fmt: skip # pairs of option and value
+    for name in ("server", "client"):
+        openssl(
+            "req", *key, "-subj", f"/CN={name}",
+            "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.csr",
+        )  # fmt: skip # as above
+        (folder / f"{name}.ext").write_text(f"subjectAltName=DNS:{NAME}\n")
+        openssl(
+            "x509", "-req", "-days", "2", "-in", folder / f"{name}.csr", "-extfile", folder / f"{name}.ext",
+            "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-CAcreateserial", "-out", folder / f"{name}.pem",
+        )  # fmt: skip # as above
+
+
+def grpc_credentials(folder: Path, *, ask_client: bool = False) -> grpc.ServerCredentials:
+    """Return what gRPC makes of the server's files; `ask_client` for a certificate of the authority."""
+    pair = ((folder / "server.key").read_bytes(), (folder / "server.pem").read_bytes())
+    return grpc.ssl_server_credentials([pair], (folder / "ca.pem").read_bytes(), require_client_auth=ask_client)
+
+
+def tls_context(folder: Path, *, ask_client: bool = False) -> ssl.SSLContext:
+    """Return what the ssl module makes of them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    context.load_verify_locations(folder / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED if ask_client else ssl.CERT_NONE
+    return context
