@@ -243,6 +243,8 @@ def plain(attribute: Any) -> Any:
             return getattr(attribute, f"{kind}_properties").value
     if attribute.HasField("string_set_properties"):
         return set(attribute.string_set_properties.value)
+    if attribute.type == "experimentState":
+        return None
     file = attribute.file_ref_properties
     return pb.FileRef(path=file.path, size_bytes=file.size_bytes, mime_type=file.mime_type)
 

@@ -86,7 +86,8 @@ def test_types(lab: Lab) -> None:
     expected |= dict.fromkeys(("sys/tags", "sys/group_tags"), "stringSet")
     expected |= dict.fromkeys(("sys/running_time_seconds", "sys/experiment/running_time_seconds"), "float")
     expected |= {path: "int" for path in types if path.startswith("sys/diagnostics/attributes/")}
-    expected["sys/forking/depth"] = "int"
+    expected |= dict.fromkeys(("sys/forking/depth", "sys/size"), "int")
+    expected["sys/state"] = "experimentState"
     assert {path: type_ for path, type_ in types.items() if type_ != "string"} == expected
 
 
@@ -163,6 +164,20 @@ def test_refused_changes_are_contact_too(lab: Lab) -> None:
     after = lab.values("run")
     assert {path for path in after if after[path] != before[path]} <= {*TIMES, "sys/running_time_seconds"}
     assert after["sys/ping_time"] >= before["sys/ping_time"]
+
+
+# Size
+
+
+def test_the_size_is_that_of_files_and_points(lab: Lab) -> None:
+    lab.apply_one(create())
+    assert lab.values("run")["sys/size"] == 0
+    lab.apply(
+        assign({"a": file("a", 1_000), "b": file("b", 24)}), append({"m": 1.0, "s": "x"}, 1), append({"m": 2.0}, 2)
+    )
+    assert lab.values("run")["sys/size"] == 1_024 + 3 * 16
+    lab.apply_one(assign({"a": file("a", 2**63 - 1)}))
+    assert lab.values("run")["sys/size"] == 2**63 - 1
 
 
 # Counters
@@ -246,6 +261,7 @@ def test_the_rest_is_the_servers(lab: Lab) -> None:
         "bool": True,
         "datetime": timestamp(0),
         "stringSet": frozenset({"x"}),
+        "experimentState": "running",
     }
     changes: dict[str, Plain] = {path: samples[item.type] for path, item in attributes.items() if path not in writable}
     changes |= {"sys/": 1, "sys/unknown": 1, "sys/tags/more": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +16,7 @@ from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import runs
 from neptune_api.server.store.search_columns import ColumnReader
 from neptune_api.server.store.search_conditions import Conditions
+from neptune_api.server.store.system_attributes import IDLE_AFTER_MS
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
@@ -86,8 +88,9 @@ def search(
     """
     if not project_ids:
         return Found(0, [])
-    reader = ColumnReader(connection, project_ids, summaries)
-    conditions = Conditions(project_ids, query, connection.dialect, heads_only=heads_only)
+    idle_before = int(time.time() * 1000) - IDLE_AFTER_MS
+    reader = ColumnReader(connection, project_ids, summaries, idle_before=idle_before)
+    conditions = Conditions(project_ids, query, connection.dialect, heads_only=heads_only, idle_before=idle_before)
     is_in_memory = order.type is None or order.type in SERIES_TYPES
     sort_column = () if order.type is None or is_in_memory else (conditions.value(order.name, order.type),)
     # Texts that the statement looks at anyway come with it.

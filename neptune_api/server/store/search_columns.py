@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Part = tuple[Sequence[int], Sequence[Any]]
 
 _FLOAT: Final = int(T.ATTRIBUTE_TYPE_FLOAT)
+_STATE: Final = int(T.ATTRIBUTE_TYPE_EXPERIMENT_STATE)
 _FLOAT_SERIES: Final = int(T.ATTRIBUTE_TYPE_FLOAT_SERIES)
 _STRING_SERIES: Final = int(T.ATTRIBUTE_TYPE_STRING_SERIES)
 # Keys close together are read as a range, others one by one.
@@ -42,7 +43,10 @@ _DENSITY: Final = 8
 class ColumnReader:
     """Read columns of runs of some projects; `keys` of runs are always ascending."""
 
-    def __init__(self, connection: sa.Connection, project_ids: Sequence[int], summaries: FloatSummaries) -> None:
+    def __init__(
+        self, connection: sa.Connection, project_ids: Sequence[int], summaries: FloatSummaries, *, idle_before: int
+    ) -> None:
+        self._idle_before = idle_before
         self._connection = connection
         self._project_ids = project_ids
         self._summaries = summaries
@@ -76,6 +80,11 @@ class ColumnReader:
         if kind is Kind.NUMBER:
             value = attributes.c.float_value if type_ == _FLOAT else attributes.c.int_value
             yield from self._parts(sa.select(attributes.c.run_id, value), name, type_, keys)
+            return
+        if type_ == _STATE:
+            query = sa.select(attributes.c.run_id, attributes.c.int_value)
+            for run_keys, times in self._parts(query, name, type_, keys):
+                yield run_keys, ["idle" if time < self._idle_before else "running" for time in times]
             return
         columns = (attributes.c.run_id, attributes.c.short_text, attributes.c.id)
         for query in self._narrowed(sa.select(*columns), name, type_, keys):

@@ -55,10 +55,14 @@ def text_of(alias: Any) -> sa.ColumnElement[str]:
 class Conditions:
     """Build the statement that finds the runs of projects for a tree, as far as the database can tell.
 
-    `rest` are those terms of the tree that have to be judged for each run that the statement finds.
+    `rest` are those terms of the tree that have to be judged for each run that the statement finds. Runs are idle of
+    which nothing has been applied since `idle_before`, in milliseconds.
     """
 
-    def __init__(self, project_ids: Sequence[int], node: Node, dialect: sa.Dialect, *, heads_only: bool) -> None:
+    def __init__(
+        self, project_ids: Sequence[int], node: Node, dialect: sa.Dialect, *, heads_only: bool, idle_before: int
+    ) -> None:
+        self._idle_before = idle_before
         self._project_ids = project_ids
         self._dialect = dialect.name
         self._heads_only = heads_only
@@ -81,7 +85,7 @@ class Conditions:
         """Return the value of an attribute, which is no series: NULL where it is missing or NaN."""
         alias = self._alias(name, type_)
         if KINDS[type_] is not Kind.NUMBER:  # type: ignore[index]  # the keys are integers at run time
-            return text_of(alias)
+            return self._text(alias, type_)
         return cast(
             "sa.ColumnElement[Any]", alias.c.float_value if type_ == T.ATTRIBUTE_TYPE_FLOAT else alias.c.int_value
         )
@@ -187,7 +191,7 @@ class Conditions:
             # Long texts are not looked at twice.
             contains = alias.c.short_text.is_(None) | self._contains(alias.c.short_text, required)
             return sa.and_(alias.c.run_id.is_not(None), contains) if required else alias.c.run_id.is_not(None), False
-        text = text_of(alias)
+        text = self._text(alias, criterion.type)
         if kind is Kind.SET:
             return sa.and_(alias.c.run_id.is_not(None), self._has_member(text, cast("str", criterion.value))), True
         if criterion.operator is Operator.CONTAINS:
@@ -206,6 +210,13 @@ class Conditions:
             )
             self._joins.append((found, condition))
         return found
+
+    def _text(self, alias: Any, type_: int) -> sa.ColumnElement[str]:
+        if type_ == T.ATTRIBUTE_TYPE_EXPERIMENT_STATE:
+            return sa.case(
+                (alias.c.int_value.is_(None), None), (alias.c.int_value < self._idle_before, "idle"), else_="running"
+            )
+        return text_of(alias)
 
     def _contains(self, text: sa.ColumnElement[str], part: str) -> Condition:
         position = sa.func.strpos if self._dialect == "postgresql" else sa.func.instr

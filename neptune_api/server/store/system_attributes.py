@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ _COUNTERS: Final = {
     T.ATTRIBUTE_TYPE_STRING_SET: "string_set_count",
 }
 _DIAGNOSTICS: Final = "sys/diagnostics/attributes/"
+# What a point of a series counts for in sys/size: its step and its value.
+_POINT_BYTES: Final = 16
+_MAX_INT: Final = 2**63 - 1
+
+IDLE_AFTER_MS: Final = 600_000
+"""A run is running until nothing of it has been applied for so long; sys/state holds when something last was."""
 
 
 def describe_creation(
@@ -82,12 +89,13 @@ def describe_activity(run: RunState, put: Setter) -> None:
     """Set what changes whenever something is applied to a run: times and counters."""
     put(run, "sys/modification_time", T.ATTRIBUTE_TYPE_DATETIME, run.modified_ms)
     put(run, "sys/ping_time", T.ATTRIBUTE_TYPE_DATETIME, run.last_applied_ms)
+    put(run, "sys/state", T.ATTRIBUTE_TYPE_EXPERIMENT_STATE, run.last_applied_ms)
     running_seconds = max(0.0, (run.last_applied_ms - run.created_ms) / 1000)
     put(run, "sys/running_time_seconds", T.ATTRIBUTE_TYPE_FLOAT, running_seconds)
     if run.experiment is not None:
         put(run, "sys/experiment/running_time_seconds", T.ATTRIBUTE_TYPE_FLOAT, running_seconds)
     counts = dict.fromkeys(_COUNTERS.values(), 0)
-    total, points = 0, run.floats.count
+    total, points, size = 0, run.floats.count, 0
     for attribute in run.attributes.values():
         if attribute.name.startswith("sys/"):
             continue
@@ -97,5 +105,8 @@ def describe_activity(run: RunState, put: Setter) -> None:
             counts[counter] += 1
         if attribute.series is not None:
             points += attribute.series.count
+        elif isinstance(attribute.value, pb.FileRef):
+            size += attribute.value.size_bytes
+    put(run, "sys/size", T.ATTRIBUTE_TYPE_INT, min(size + _POINT_BYTES * points, _MAX_INT))
     for name, count in {**counts, "total_count": total, "total_series_datapoints": points}.items():
         put(run, _DIAGNOSTICS + name, T.ATTRIBUTE_TYPE_INT, count)
