@@ -1343,7 +1343,8 @@ class Client(ClientBase):
 
         Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED,
         also for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an
-        object store does not answer.
+        object store does not answer or the server has no place for files. The older path, for clients that speak
+        Azure's protocol only, is 410 (NOT_FOUND) when files are not in Azure.
 
         RPC: `StorageService.CreateSignedUrls`, `POST /api/storagebridge/v1/signedUrl`.
 

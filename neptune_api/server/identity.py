@@ -34,7 +34,7 @@ from neptune_api.server.validation import Checks
 from neptune_api.v1.auth_service_pb2 import OauthToken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from neptune_api.server.store.database import Database
@@ -92,6 +92,14 @@ class Addresses:
     def grpc_url(self) -> str:
         """The address of the gRPC API with its scheme, as API tokens carry it."""
         return self.grpc_target if "://" in self.grpc_target else f"grpc://{self.grpc_target}"
+
+    def base_url_for(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+        """Return the base address of the HTTP API for the caller of an RPC.
+
+        The HTTP door tells in the metadata of a call how it was reached; over gRPC nobody does.
+        """
+        reached = {key: str(value) for key, value in metadata or () if key in {":scheme", ":authority"}}
+        return self.base_url(reached.get(":scheme"), reached.get(":authority"))
 
     def base_url(self, scheme: str | None, authority: str | None) -> str:
         """Return the base address of the HTTP API for a caller that reached it by a scheme and a `host:port`.

@@ -300,7 +300,6 @@ class Server:
                 storage = FolderStorage(
                     Path(data, "files") if chosen == DATA_FILES and data is not None else Path(chosen),
                     secrets.derive("file-url"),
-                    base_url=self._identity.addresses.http_url,
                     knows=directory.has_project,
                 )
             else:
@@ -367,6 +366,6 @@ def _servicers(
         ProjectsService(directory=directory, access=access, exclusive=store.exclusive, storage=files),
         RunsService(store=store, access=access),
         SeriesService(store=store, access=access),
-        StorageService(storage=files, access=access),
+        StorageService(storage=files, addresses=identity.addresses, access=access),
         UsersService(directory=directory, identity=identity, access=access),
     ]

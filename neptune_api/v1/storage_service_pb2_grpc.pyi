@@ -41,7 +41,8 @@ class StorageServiceStub:
 
     Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED, also
     for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an object
-    store does not answer.
+    store does not answer or the server has no place for files. The older path, for clients that speak Azure's protocol
+    only, is 410 (NOT_FOUND) when files are not in Azure.
     """
     CompleteMultipartUpload: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.CompleteMultipartUploadRequest, _storage_service_pb2.CompleteMultipartUploadResponse]
     """Puts the parts of an upload together. Needs member.
@@ -62,7 +63,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
 
     Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED, also
     for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an object
-    store does not answer.
+    store does not answer or the server has no place for files. The older path, for clients that speak Azure's protocol
+    only, is 410 (NOT_FOUND) when files are not in Azure.
     """
     CompleteMultipartUpload: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.CompleteMultipartUploadRequest, _storage_service_pb2.CompleteMultipartUploadResponse]  # type: ignore[assignment]
     """Puts the parts of an upload together. Needs member.
@@ -85,7 +87,8 @@ class StorageServiceServicer:
 
         Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED, also
         for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an object
-        store does not answer.
+        store does not answer or the server has no place for files. The older path, for clients that speak Azure's protocol
+        only, is 410 (NOT_FOUND) when files are not in Azure.
         """
 
     def CompleteMultipartUpload(

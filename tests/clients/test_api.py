@@ -357,12 +357,13 @@ def test_the_endpoints_that_write(server: LocalServer, lab: Lab, tmp_path: Path)
         "upload_id": "none",
         "parts": [{"etag": "x", "part_number": 1}],
     }
-    exchanged, submitted, signed, completed, missing = call(
+    exchanged, submitted, signed, azure, completed, missing = call(
         server,
         tmp_path,
         ("backend.exchange_api_token", {"x_neptune_api_token": ("Token",)}),
         ("ingestion.ingest", {"body": ("File", operation.SerializeToString())}),
         ("storage.signed_url_generic", {"body": ("Model", "CreateSignedUrlsRequest", files)}),
+        ("storage.signed_url", {"body": ("Model", "CreateSignedUrlsRequest", files)}),
         ("storage.complete_multipart_upload", {"body": ("Model", "CompleteMultipartUploadRequest", complete)}),
         ("backend.get_project", {"project_identifier": "local/nowhere"}),
     )
@@ -373,12 +374,12 @@ def test_the_endpoints_that_write(server: LocalServer, lab: Lab, tmp_path: Path)
     assert signed.status == 200
     assert [file["path"] for file in signed.parsed["files"]] == ["a b/ü"] * 2
     assert {file["provider"] for file in signed.parsed["files"]} == {"aws"}
+    assert azure.status == 410  # what this client expects of a server whose files are not in Azure
     assert completed.status == 404
     assert missing.status == 404
 
 
 def test_every_endpoint_of_the_client_is_called_here() -> None:
-    """The older name of signing included, which is for clients that speak Azure's protocol only."""
     python = API.python()
     folder = next((python.parent.parent / "lib").glob("python*")) / "site-packages/neptune_api/api"
     known = {f"{path.parent.name}.{path.stem}" for path in folder.glob("*/*.py")} - {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import logging
 import urllib.parse
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from neptune_api.server import LocalServer, limits
+from neptune_api.v1.auth_service_pb2 import ExchangeApiTokenRequest
+from neptune_api.v1.auth_service_pb2_grpc import AuthServiceStub
 from neptune_api.v1.projects_service_pb2 import CreateProjectRequest, DeleteProjectRequest
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.storage_service_pb2 import (
@@ -93,6 +96,26 @@ def test_a_url_outlives_a_restart(tmp_path: Path) -> None:
         ProjectsServiceStub(channel).DeleteProject(DeleteProjectRequest(project_identifier=project))
         assert ask("GET", read)[0] == 404
         assert ask("PUT", write, b"too late")[0] == 404
+
+
+def test_urls_lead_back_to_the_name_that_the_caller_used(server: LocalServer, identifier: str) -> None:
+    """As a caller sees the server whose port is another one outside of a container."""
+    with server.channel() as channel:
+        access = AuthServiceStub(channel).ExchangeApiToken(ExchangeApiTokenRequest(api_token=server.api_token))
+    body = json.dumps({"files": [{"path": "a", "project_identifier": identifier, "permission": "read"}]}).encode()
+    headers = {"Authorization": f"Bearer {access.access_token}", "Content-Type": "application/json"}
+    for host, expected in (
+        ("outside.example.test:8080", "http://outside.example.test:8080/api/files/"),
+        ("not a host/../", f"{server.http_url}/api/files/"),
+    ):
+        status, _, answer = ask(
+            "POST", f"{server.http_url}/api/storagebridge/v1/signedUrl", body, {**headers, "Host": host}
+        )
+        assert status == 200
+        (file,) = json.loads(answer)["files"]
+        assert file["url"].startswith(expected)
+        assert set(file) == {"path", "project_identifier", "provider", "url"}
+        assert (file["path"], file["project_identifier"], file["provider"]) == ("a", identifier, "aws")
 
 
 def test_signatures_are_not_logged(wire: Wire, identifier: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,7 +34,7 @@ def main(root: Path, largest: int | None) -> None:
         # The kernel's answer to a file that becomes too large is the one to a full disk, but for the number.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-    storage = FolderStorage(root, KEY, base_url="", knows=lambda _: True)
+    storage = FolderStorage(root, KEY, knows=lambda _: True)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     listening.listen(128)

@@ -378,7 +378,7 @@ def test_who_takes_no_more_is_not_read_for(own_files: Files) -> None:
 
 @pytest.fixture
 def impatient(tmp_path: Path) -> Iterator[tuple[FolderStorage, HttpServer]]:
-    storage = FolderStorage(tmp_path / "files", KEY, base_url="", knows=lambda _: True)
+    storage = FolderStorage(tmp_path / "files", KEY, knows=lambda _: True)
     storage.door._idle_seconds = 0.2
     server = HttpServer(storage.door)
     yield storage, server
@@ -388,7 +388,7 @@ def impatient(tmp_path: Path) -> Iterator[tuple[FolderStorage, HttpServer]]:
 
 def test_who_sends_nothing_for_long_is_cut_off(impatient: tuple[FolderStorage, HttpServer], tmp_path: Path) -> None:
     storage, server = impatient
-    (url,) = storage.sign("PUT", [(str(uuid.uuid4()), "a")])
+    (url,) = storage.sign("PUT", [(str(uuid.uuid4()), "a")], "")
     with socket.create_connection(server.address, timeout=DEADLINE) as client:
         client.sendall(b"PUT " + url.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
         answer = b"".join(iter(lambda: client.recv(4096), b""))
@@ -482,4 +482,4 @@ class DoorProcess(Http):
 def test_a_folder_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "files").write_text("a file, not a folder")
     with pytest.raises(StorageError, match="cannot be written"):
-        FolderStorage(tmp_path / "files", KEY, base_url="", knows=lambda _: True)
+        FolderStorage(tmp_path / "files", KEY, knows=lambda _: True)

@@ -79,7 +79,7 @@ class ObjectStorage:
         # What has no credentials cannot sign, and whoever starts the server should be the one to read of it.
         self.sign("GET", [("probe", "probe")])
 
-    def sign(self, method: str, files: Sequence[tuple[str, str]]) -> list[str]:
+    def sign(self, method: str, files: Sequence[tuple[str, str]], base_url: str = "") -> list[str]:  # noqa: ARG002 # URLs lead to the store
         """Return for each (project, path) a URL that permits GET or PUT. Raises StorageError."""
         keys = [object_key(project, path) for project, path in files]
         try:

@@ -32,8 +32,11 @@ class FileStorage(Protocol):
     def door(self) -> FileDoor | None:
         """What answers under FILES_PREFIX, if signed URLs lead to this server."""
 
-    def sign(self, method: str, files: Sequence[tuple[str, str]]) -> list[str]:
-        """Return for each (project, path) a URL that permits GET or PUT. Raises StorageError."""
+    def sign(self, method: str, files: Sequence[tuple[str, str]], base_url: str) -> list[str]:
+        """Return for each (project, path) a URL that permits GET or PUT. Raises StorageError.
+
+        `base_url` is where the caller finds the HTTP API.
+        """
 
     def delete_project(self, project: str) -> None:
         """Delete the files of a project. Raises StorageError."""
@@ -45,8 +48,7 @@ class FileStorage(Protocol):
 class FolderStorage:
     """Keeps files in a folder, behind the server's own door.
 
-    `key` signs the URLs, `base_url` is the address of the HTTP API, and `knows` tells whether there is a project with a
-    UUID. Raises StorageError.
+    `key` signs the URLs, and `knows` tells whether there is a project with a UUID. Raises StorageError.
     """
 
     provider: Final = STORAGE_PROVIDER_AWS
@@ -56,11 +58,9 @@ class FolderStorage:
         root: Path,
         key: bytes,
         *,
-        base_url: str,
         knows: Callable[[str], bool],
         url_seconds: int = DEFAULT_SECONDS,
     ) -> None:
-        self._base_url = base_url
         self._folder = Folder(root)
         self._signer = Signer(key, seconds=url_seconds)
         try:
@@ -69,10 +69,10 @@ class FolderStorage:
             raise StorageError(f"The folder of files {root} cannot be written: {error.strerror}.") from error
         self.door: Final = FileDoor(self._folder, self._signer, knows)
 
-    def sign(self, method: str, files: Sequence[tuple[str, str]]) -> list[str]:
+    def sign(self, method: str, files: Sequence[tuple[str, str]], base_url: str) -> list[str]:
         """Return for each (project, path) a URL that permits GET or PUT."""
         return [
-            f"{self._base_url}{FILES_PREFIX}{project}/{quote(path)}?{self._signer.sign(method, project, path)}"
+            f"{base_url}{FILES_PREFIX}{project}/{quote(path)}?{self._signer.sign(method, project, path)}"
             for project, path in files
         ]
 

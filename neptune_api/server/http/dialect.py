@@ -110,6 +110,9 @@ _RETRIEVAL_DEFAULTS: Final[Mapping[grpc.StatusCode, str]] = {
 # Where clients that take anything look for the sentence itself: path and reason.
 _PLAIN: Final = frozenset({("/api/backend/v1/projects", "ORGANIZATION_NOT_FOUND")})
 
+# Where the REST API has a status that no code stands for: path and reason.
+_STATUSES: Final = {("/api/storagebridge/v1/azure/signedUrl", "FILE_NOT_FOUND"): 410}
+
 # The title by which a client of the retrieval API knows a query that cannot be parsed.
 _TITLES: Final = {"NQL_SYNTAX_ERROR": "Syntax error"}
 
@@ -136,6 +139,7 @@ def error_response(path: str, error: StatusError, accept: str | None = None) -> 
     headers: dict[str, str] = {}
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
+    body["code"] = _STATUSES.get((path, reason_of(status)), body["code"])
     if isinstance(error, HttpError):
         body["code"] = error.http_code
         headers.update(error.headers)

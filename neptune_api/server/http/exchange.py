@@ -97,10 +97,10 @@ class Request:
         self._body_read = False
 
     def metadata(self) -> list[tuple[str, str | bytes]]:
-        """Return the headers as metadata of a call; `:authority` and `:scheme` say how it reached the server."""
+        """Return the headers as metadata of a call; `:authority`, `:scheme` and `:path` say how it came here."""
         host = self.headers.get("host")
         reached = [] if host is None else [(":authority", host), (":scheme", self.scheme)]
-        return [*decode_metadata(self.pairs), *reached]
+        return [*decode_metadata(self.pairs), *reached, (":path", self.path)]
 
     def deadline(self) -> float | None:
         """Return the instant by which the caller wants the answer, by time.monotonic(). Raises StatusError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from neptune_api._version import __version__
 from neptune_api.server import limits
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from neptune_api.server.identity import Identity
     from neptune_api.v1.config_service_pb2 import GetClientConfigRequest, GetServerInfoRequest
 
-# How the caller reached the server; the HTTP door tells.
-_REACHED: Final = frozenset({":scheme", ":authority"})
-
 
 class ConfigService(ConfigServiceServicer):
     """Tells clients about the server."""
@@ -32,8 +29,7 @@ class ConfigService(ConfigServiceServicer):
 
     def GetClientConfig(self, request: GetClientConfigRequest, context: grpc.ServicerContext) -> ClientConfig:
         """Return the client configuration."""
-        reached = {key: str(value) for key, value in context.invocation_metadata() or () if key in _REACHED}
-        base_url = self._identity.addresses.base_url(reached.get(":scheme"), reached.get(":authority"))
+        base_url = self._identity.addresses.base_url_for(context.invocation_metadata())
         return ClientConfig(
             api_url=base_url,
             # Without limits on versions, but there: clients demand the object.

@@ -15,6 +15,7 @@ from neptune_api.v1.roles_pb2 import PROJECT_ROLE_MEMBER, PROJECT_ROLE_VIEWER
 from neptune_api.v1.storage_service_pb2 import (
     FILE_PERMISSION_READ,
     FILE_PERMISSION_WRITE,
+    STORAGE_PROVIDER_AZURE,
     CreateSignedUrlsResponse,
     FilePermission,
     SignedFile,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from neptune_api.server.access import Access
     from neptune_api.server.files.storage import FileStorage
+    from neptune_api.server.identity import Addresses
     from neptune_api.v1.storage_service_pb2 import (
         CompleteMultipartUploadRequest,
         CompleteMultipartUploadResponse,
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 _METHODS: Final[Mapping[FilePermission.ValueType, str]] = {FILE_PERMISSION_READ: "GET", FILE_PERMISSION_WRITE: "PUT"}
 
+# The older address, at which the HTTP door tells of itself: clients that know no other speak Azure's protocol only.
+_AZURE_PATH: Final = "/api/storagebridge/v1/azure/signedUrl"
+
 _RETRY_SECONDS: Final = 5.0
 _LOGGER: Final = logging.getLogger("neptune_api.server.files")
 
@@ -41,9 +46,10 @@ _LOGGER: Final = logging.getLogger("neptune_api.server.files")
 class StorageService(StorageServiceServicer):
     """Signs URLs of files."""
 
-    def __init__(self, *, storage: FileStorage | None, access: Access) -> None:
+    def __init__(self, *, storage: FileStorage | None, addresses: Addresses, access: Access) -> None:
         """Take where files are kept; None when this server has no place for them."""
         self._storage = storage
+        self._addresses = addresses
         self._access = access
 
     def CreateSignedUrls(
@@ -65,12 +71,20 @@ class StorageService(StorageServiceServicer):
                 projects[key] = self._project(*key, field=f"files[{index}].project_identifier")
         if self._storage is None:
             raise _unavailable("This server has no place for files: start it with --files.")
+        metadata = context.invocation_metadata()
+        if self._storage.provider != STORAGE_PROVIDER_AZURE and (":path", _AZURE_PATH) in (metadata or ()):
+            raise not_found(
+                f"Files are not kept in Azure here, whose protocol those who ask at {_AZURE_PATH} expect of URLs: ask "
+                "at /api/storagebridge/v1/signedUrl.",
+                "FILE_NOT_FOUND",
+            )
+        base_url = self._addresses.base_url_for(metadata)
         urls: dict[int, str] = {}
         for permission, method in _METHODS.items():
             chosen = [index for index, file in enumerate(request.files) if file.permission == permission]
             files = [request.files[index] for index in chosen]
             named = [(projects[file.project_identifier, permission], file.path) for file in files]
-            urls.update(zip(chosen, _sign(self._storage, method, named), strict=True))
+            urls.update(zip(chosen, _sign(self._storage, method, named, base_url), strict=True))
         return CreateSignedUrlsResponse(
             files=[
                 SignedFile(
@@ -112,9 +126,9 @@ class StorageService(StorageServiceServicer):
         ).uuid
 
 
-def _sign(storage: FileStorage, method: str, files: list[tuple[str, str]]) -> list[str]:
+def _sign(storage: FileStorage, method: str, files: list[tuple[str, str]], base_url: str) -> list[str]:
     try:
-        return storage.sign(method, files) if files else []
+        return storage.sign(method, files, base_url) if files else []
     except StorageError as error:
         _LOGGER.error("%s", error)  # noqa: TRY400 # the sentence says it; the trace is the library's
         raise _unavailable(
