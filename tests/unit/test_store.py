@@ -356,7 +356,7 @@ def describe(bench: Bench, model: Model) -> dict[str, Content]:
     for run in model.runs:
         content = contents[run] = bench.content(run)
         for path in list(content.values):
-            if path.endswith(("_uuid", "_time", "_seconds")):
+            if path.endswith(("_uuid", "_time", "_seconds", "/state")):
                 del content.values[path]
     return contents
 
