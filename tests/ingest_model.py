@@ -8,11 +8,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from neptune_api.columns import append_request, points
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType as T
-from tests.operations import START_MS, change, create, snapshot, update, value
+from tests.operations import PROJECT, START_MS, change, create, snapshot, update, value
 
 if TYPE_CHECKING:
+    from neptune_api.v1.series_service_pb2 import AppendColumnsRequest
     from tests.operations import Plain
     from tests.stores import Counts
 
@@ -86,6 +88,29 @@ class Update:
         return update(*(item.message() for item in self.snapshots), run=self.run)
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Append columns to a run: by path points (step, milliseconds after START_MS, value), and the ratio of previews."""
+
+    run: str
+    series: tuple[tuple[str, tuple[tuple[float, int, float], ...], float | None], ...]
+
+    def operation(self) -> AppendColumnsRequest:
+        return append_request(
+            PROJECT,
+            self.run,
+            {
+                path: points(
+                    [value for _, _, value in rows],
+                    steps=[at for at, _, _ in rows],
+                    times=[START_MS + ms for _, ms, _ in rows],
+                    ratios=None if ratio is None else [ratio] * len(rows),
+                )
+                for path, rows, ratio in self.series
+            },
+        )
+
+
 @dataclass
 class Series:
     """Points and previews as they were logged: (micro-step, ms, value) and step -> (ms, value, ratio)."""
@@ -145,11 +170,22 @@ class Model:
         self.runs: dict[str, Run] = {}
         self.heads: dict[str, str] = {}
 
-    def apply(self, operation: Create | Update) -> Counts:
+    def apply(self, operation: Create | Update | Columns) -> Counts:
         if isinstance(operation, Create):
             return {self._create(operation): 1}
         run = self.runs.get(operation.run)
         counts: Counter[str] = Counter()
+        if isinstance(operation, Columns):
+            for path, rows, ratio in operation.series:
+                for at, ms, number in rows:
+                    step = round(at * WHOLE)
+                    # Paths are judged before it is known whether there is a run, but a missing run is all that is told.
+                    counts[
+                        "RUN_NOT_FOUND"
+                        if run is None
+                        else self._append(run, path, value(number), step, START_MS + ms, ratio)
+                    ] += 1
+            return dict(counts)
         for item in operation.snapshots:
             changes = [*item.assign, *item.append, *item.sets]
             if run is None:

@@ -11,11 +11,13 @@ import sqlalchemy as sa
 from neptune_api.server.store import schema
 from neptune_api.server.store.database import Database
 from neptune_api.server.store.directory import Directory, ensure_owner
+from neptune_api.server.store.oplog import Kind
 from neptune_api.server.store.points import read_floats, read_payloads
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.store import Store, Submission
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType
+from neptune_api.v1.series_service_pb2 import AppendColumnsRequest
 from tests.operations import PROJECT
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from neptune_api.server.store.oplog import Outcome
+
+Operation = pb.RunOperation | AppendColumnsRequest | bytes
 
 TIMEOUT = 30.0
 
@@ -97,11 +101,12 @@ class Bench:
     ) -> None:
         self.close()
 
-    def submission(self, operation: pb.RunOperation | bytes, key: str | None = None) -> Submission:
+    def submission(self, operation: Operation, key: str | None = None) -> Submission:
         payload = operation if isinstance(operation, bytes) else operation.SerializeToString()
-        return Submission(payload, self.user_id, self.project_id, key)
+        kind = Kind.COLUMNS if isinstance(operation, AppendColumnsRequest) else Kind.RUN_OPERATION
+        return Submission(payload, self.user_id, self.project_id, key, kind)
 
-    def submit(self, *operations: pb.RunOperation | bytes) -> list[str]:
+    def submit(self, *operations: Operation) -> list[str]:
         """Accept operations in one transaction."""
         return self.store.submit_many([self.submission(operation) for operation in operations])
 
@@ -109,11 +114,11 @@ class Bench:
         """Return what became of accepted operations once they are applied."""
         return [counts_of(outcome) for outcome in self.store.wait_applied(request_ids, TIMEOUT)]
 
-    def apply(self, *operations: pb.RunOperation | bytes) -> list[Counts]:
+    def apply(self, *operations: Operation) -> list[Counts]:
         """Accept operations together and return what became of them."""
         return self.results(self.submit(*operations))
 
-    def apply_one(self, operation: pb.RunOperation | bytes) -> Counts:
+    def apply_one(self, operation: Operation) -> Counts:
         return self.apply(operation)[0]
 
     def content(self, run: str) -> Content:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from neptune_api.server.store import applier, schema, store
 from neptune_api.server.store.store import StoreClosedError
 from neptune_api.v1.queries_pb2 import AttributeType
-from tests.ingest_model import Create, Model, Snapshot, Update, columns_of
+from tests.ingest_model import Columns, Create, Model, Snapshot, Update, columns_of
 from tests.operations import START_MS, append, assign, counts, create, file, snapshot, update
 from tests.stores import TIMEOUT, Bench, Content, counts_of
 
@@ -300,8 +300,31 @@ BURSTS = st.builds(
         ),
     ),
 )
+ROWS = st.one_of(
+    st.lists(
+        st.tuples(STEPS.filter(lambda at: at is not None), st.integers(0, 3), st.sampled_from([0.0, 1.0, math.nan])),
+        max_size=6,
+    ),
+    st.lists(st.tuples(st.integers(0, 9).map(float), st.just(3), st.sampled_from([0.0, 1.0])), max_size=8).map(sorted),
+).map(tuple)
+COLUMNS = st.builds(
+    Columns,
+    run=st.sampled_from(RUNS),
+    series=st.lists(
+        st.tuples(
+            st.sampled_from(["float", "float", "m", "n", "a", "", "sys/id"]),
+            ROWS,
+            st.sampled_from([None, None, None, 0.5]),
+        ),
+        max_size=4,
+        unique_by=lambda found: found[0],
+    ).map(tuple)
+    # Several series at the same steps, as they are mostly sent.
+    | ROWS.map(lambda rows: tuple((path, rows, None) for path in ("float", "m", "n"))),
+)
 OPERATIONS = st.one_of(
     BURSTS,
+    COLUMNS,
     st.builds(
         Create,
         run=st.sampled_from(RUNS),
@@ -317,7 +340,7 @@ OPERATIONS = st.one_of(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(operations=st.lists(OPERATIONS, min_size=1, max_size=14), cut=st.integers(0, 14))
-def test_batches_and_restarts_make_no_difference(operations: list[Create | Update], cut: int) -> None:
+def test_batches_and_restarts_make_no_difference(operations: list[Create | Update | Columns], cut: int) -> None:
     operations = [Create("r1"), *operations]
     model = Model()
     expected = [model.apply(operation) for operation in operations]
