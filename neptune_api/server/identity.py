@@ -179,6 +179,15 @@ class Secrets:
             if not path.exists():
                 _write_private(path, {"server_id": str(uuid.uuid4()), "signing_key": secrets.token_hex(_KEY_BYTES)})
             path.chmod(0o600)  # a copied folder may have lost its modes
+        except OSError as error:
+            raise StoreError(f"The file {path} cannot be used: {error.strerror}.") from error
+        return cls.read(folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> Secrets:
+        """Read the secrets of a data folder and change nothing. Raises StoreError, also when there are none."""
+        path = folder / _SECRETS_FILE
+        try:
             found = json.loads(path.read_text(encoding="utf-8"))
             return cls._checked(found["server_id"], found["signing_key"])
         except OSError as error:

@@ -134,6 +134,27 @@ class Folder:
                 self._write_lock.release()
 
 
+def open_read_only(folder: Path) -> sa.Engine:
+    """Return an engine for the database of a folder that changes nothing and needs no lock; a server may be running.
+
+    Raises StoreError when there is no database, or when it cannot be opened.
+    """
+    file = folder / DATABASE_FILE
+    if not file.is_file():
+        raise StoreError(f"{folder} is no data folder: it has no file {DATABASE_FILE}.")
+    uri = f"{file.absolute().as_uri()}?mode=ro"
+
+    def connect() -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"The data folder {folder} cannot be read: {error}.") from error
+
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:
     # Transactions begin explicitly in `_begin`; the driver's own implicit ones would hide a read's snapshot.
     connection.isolation_level = None
