@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 PYTEST_FLAGS ?= -q
+WORKERS ?= 2
 
 # Keeps pyright from asking the network whether a newer version exists.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -17,8 +18,8 @@ help: ## Show this list
 quickstart: .venv/quickstart.stamp ## Train on real data, log it to an embedded server, read it back
 	@$(BIN)/python examples/train_digits.py
 
-test: .venv/dev.stamp ## Run the tests; PYTEST_FLAGS='-k name' picks some
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+test: .venv/dev.stamp ## Run the tests; PYTEST_FLAGS='-k name' picks some, WORKERS=0 runs them in one process
+	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 check: .venv/dev.stamp ## Lint, types, generated files, compatibility of the protos
 	$(BIN)/ruff check

@@ -200,8 +200,8 @@ class ChannelOptions:
     """Verify the server's certificate. False, over HTTP only, trusts whoever answers: everyone on the way can act as
     you."""
     http_format: Literal["protobuf", "json", "declared"] = "protobuf"
-    """How messages are written over HTTP: binary protobuf, JSON in the dialect of the REST API, which is some 50 times
-    slower, or as the REST API declares for each method, for servers that take nothing else."""
+    """How messages are written over HTTP: binary protobuf, JSON in the dialect of the REST API, which costs many times
+    the CPU, or as the REST API declares for each method, for servers that take nothing else."""
     allow_insecure_token: bool = False
     """Send tokens unencrypted to hosts other than this one. Whoever can listen on the way can then act as you."""
     arguments: tuple[ChannelArgument, ...] = ()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from typing_extensions import Self
 
+    from neptune_api.channels import Transport
     from neptune_api.credentials import ApiToken
     from neptune_api.options import ChannelOptions
 
@@ -38,8 +39,9 @@ class ClientBase:
         *,
         target: str | None = None,
         options: ChannelOptions | None = None,
+        transport: Transport | None = None,
     ) -> None:
-        self._channel = channel(target, api_token=api_token, options=options)
+        self._channel = channel(target, api_token=api_token, options=options, transport=transport)
 
     @property
     def channel(self) -> grpc.Channel:

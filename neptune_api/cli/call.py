@@ -37,11 +37,19 @@ def add_parser(commands: Any) -> None:
         "request", nargs="?", default="", metavar="JSON", help="JSON, @FILE, or - for stdin; default {}"
     )
     parser.add_argument(
-        "--target", metavar="ADDRESS", help="grpc://host:port or grpcs://host:port; default: the token's"
+        "--target",
+        metavar="ADDRESS",
+        help="grpcs://host:port or https://host/path, grpc:// or http:// for plaintext; default: the token's",
+    )
+    parser.add_argument(
+        "--transport",
+        choices=("auto", "grpc", "http"),
+        help="which address of the token to take; auto tries gRPC, then HTTP; default: gRPC's, if there is one",
     )
     parser.add_argument("--token", metavar="TOKEN", help=f"API token, @FILE or - for stdin; default: {TOKEN_VARIABLE}")
     parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="deadline of the call; default: 60")
     parser.add_argument("--ca-file", metavar="FILE", help="PEM file of the authorities to trust")
+    parser.add_argument("--no-verify", action="store_true", help="trust any certificate; over HTTP only")
     parser.add_argument(
         "--allow-insecure-token", action="store_true", help="send the token unencrypted to another machine"
     )
@@ -61,8 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
         method = Surface().method(arguments.method)
         requests = _requests(method, read_text(arguments.request))
         token = _token(method, arguments)
-        options = ChannelOptions(ca_file=arguments.ca_file, allow_insecure_token=arguments.allow_insecure_token)
-        with channel(arguments.target, api_token=token, options=options) as opened:
+        options = ChannelOptions(
+            ca_file=arguments.ca_file,
+            allow_insecure_token=arguments.allow_insecure_token,
+            verify=not arguments.no_verify,
+        )
+        with channel(arguments.target, api_token=token, options=options, transport=arguments.transport) as opened:
             for response in _call(opened, method, requests, arguments.timeout):
                 say(_as_json(response, in_stream=bool(method.server_streaming)))
     except (UsageError, InvalidTokenError) as error:
@@ -71,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     except NeptuneApiError as error:
         _complain_of(error)
         return 1
-    except (ValueError, OSError, NotImplementedError) as error:
+    except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise
         complain(str(error).replace(_OPTION, "pass --allow-insecure-token"))

@@ -93,7 +93,12 @@ class Exchange:
         self._serialize = serialize
         self._deserialize = deserialize
         self._format = _FORMATS[options.http_format]
-        fixed = [("Host", endpoint.authority), ("User-Agent", options.user_agent or default_user_agent())]
+        fixed = [
+            ("Host", endpoint.authority),
+            ("User-Agent", options.user_agent or default_user_agent()),
+            # Protobuf gains little, and answers that grow as they are unpacked have to be bounded.
+            ("Accept-Encoding", "identity"),
+        ]
         if endpoint.forwarded and endpoint.proxy is not None and endpoint.proxy.authorization is not None:
             fixed.append(("Proxy-Authorization", endpoint.proxy.authorization))
         self._fixed = _lines(fixed)
@@ -160,6 +165,7 @@ class Exchange:
         """Return what a whole answer holds. Raises CallError."""
         if not 200 <= response.status < 300:
             raise self.failure(response)
+        self._check_coding(response)
         body = response.take()
         rule = self._known
         content_type = response.headers.get("content-type")
@@ -169,6 +175,11 @@ class Exchange:
             return self.given(decode_response(rule, body, content_type))
         except Exception as error:
             raise self.unreadable(error, response) from error
+
+    def _check_coding(self, response: Response) -> None:
+        coding = response.headers.get("content-encoding", "identity")
+        if coding.lower() not in {"", "identity"}:
+            raise self.unreadable(ValueError(f"it is compressed ({coding}), which nobody asked for"), response)
 
     def given(self, message: Any) -> Any:
         """Return a message as the caller's deserializer would make it of its bytes."""
@@ -241,6 +252,7 @@ class Exchange:
     def stream(self, response: Response) -> ResultStream:
         """Return a reader of the messages of an answer whose head has come with a status of 2xx. Raises CallError."""
         rule = self._known
+        self._check_coding(response)
         try:
             decoder = FrameDecoder(
                 rule, response.headers.get("content-type"), max_bytes=self._options.max_receive_bytes

@@ -89,6 +89,18 @@ def test_anonymous_method_needs_no_token(cli: Any, local: LocalServer) -> None:
     assert "pass --target" in nowhere.err
 
 
+def test_either_wire(cli: Any, local: LocalServer) -> None:
+    for arguments in (("--transport", "http"), ("--transport", "auto"), ("--target", local.http_url)):
+        answer = cli("call", "UsersService.GetUserIdentity", *arguments, token=local.api_token)
+        assert answer.json()["username"] == "owner"
+    refused = cli("call", "IngestService.SubmitStream", "[]", "--transport", "http", token=local.api_token)
+    assert refused.code == 1
+    assert "takes a stream of requests, which HTTP/1.1 cannot carry" in refused.err
+    mixed = cli("call", "UsersService.GetUserIdentity", "--target", "grpcs://h:1", "--no-verify", token=local.api_token)
+    assert mixed.code == 2
+    assert "use the HTTP wire" in mixed.err
+
+
 @pytest.mark.parametrize("form", ["array", "lines", "spread"])
 def test_request_stream(cli: Any, local: LocalServer, project: str, form: str) -> None:
     operations = [{"project": project, "runId": f"r{number}", "create": {}} for number in range(3)]

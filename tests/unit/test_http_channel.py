@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import gc
+import gzip
 import os
 import socket
 import threading
@@ -489,6 +490,16 @@ def test_an_answer_of_something_else_says_where_to_look(
         opened(open_channel, serve(speak)).info()
 
 
+def test_a_compressed_answer_is_refused(serve: Serve, open_channel: OpenWire) -> None:
+    def speak(peer: Peer) -> None:
+        peer.request()
+        peer.answer(gzip.compress(INFO), "Content-Encoding: gzip")
+        peer.wait_until_gone()
+
+    with pytest.raises(InternalException, match=r"it is compressed \(gzip\)"):
+        opened(open_channel, serve(speak)).info()
+
+
 def test_a_redirect_is_not_followed(serve: Serve, open_channel: OpenWire) -> None:
     server = serve(refusing("302 Found", "Location: https://elsewhere.example/login"))
     with pytest.raises(
@@ -554,6 +565,7 @@ def test_a_request_is_plain_http(serve: Serve, open_channel: OpenWire) -> None:
     assert headers == {
         "host": f"127.0.0.1:{server.port}",
         "accept": "application/x-protobuf",
+        "accept-encoding": "identity",
         "content-type": "application/x-protobuf",
         "authorization": "Bearer opaque",
         "x-blob-bin": "AP8",
