@@ -6,6 +6,8 @@ import hashlib
 import http.client
 import json
 import logging
+import threading
+import time
 import urllib.parse
 from typing import TYPE_CHECKING
 
@@ -96,6 +98,26 @@ def test_a_url_outlives_a_restart(tmp_path: Path) -> None:
         ProjectsServiceStub(channel).DeleteProject(DeleteProjectRequest(project_identifier=project))
         assert ask("GET", read)[0] == 404
         assert ask("PUT", write, b"too late")[0] == 404
+
+
+def test_a_server_that_stops_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    with LocalServer(tmp_path) as server, server.channel() as channel:
+        request = CreateProjectRequest(name="p", organization_identifier=server.workspace)
+        write, read = urls(StorageServiceStub(channel), ProjectsServiceStub(channel).CreateProject(request).id, "a")
+        ask("PUT", write, b"old")
+        parts = urllib.parse.urlsplit(write)
+        client = http.client.HTTPConnection(parts.netloc)
+        client.putrequest("PUT", f"{parts.path}?{parts.query}")
+        client.putheader("Content-Length", "9000000")
+        client.endheaders(b"x" * 2_100_000)
+        end = time.monotonic() + 30
+        while not any((tmp_path / "files/incoming").iterdir()):
+            assert time.monotonic() < end
+            threading.Event().wait(0.005)
+    client.close()
+    assert list((tmp_path / "files/incoming").iterdir()) == []
+    with LocalServer(tmp_path):
+        assert ask("GET", read)[2] == b"old"
 
 
 def test_urls_lead_back_to_the_name_that_the_caller_used(server: LocalServer, identifier: str) -> None:

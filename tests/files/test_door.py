@@ -424,6 +424,21 @@ def test_a_full_disk_is_507_and_stores_nothing(tmp_path: Path) -> None:
         assert process.ask("PUT", process.sign("PUT", project, "a"), b"x" * 1_000_000).status == 200
 
 
+def test_an_upload_that_dies_with_the_server_is_none(tmp_path: Path) -> None:
+    project, root = str(uuid.uuid4()), tmp_path / "files"
+    with DoorProcess(root) as process:
+        process.ask("PUT", process.sign("PUT", project, "a"), b"old")
+        with socket.create_connection(process.address) as client:
+            target = process.sign("PUT", project, "a").encode()
+            client.sendall(
+                b"PUT " + target + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 2_100_000
+            )
+            wait_for(lambda: any(path.stat().st_size for path in (root / "incoming").iterdir()))
+            process.kill()
+    with DoorProcess(root) as process:
+        assert process.ask("GET", process.sign("GET", project, "a")).body == b"old"
+
+
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """A file of 256 MiB, up and down and both at a time, through a process that may take 32 MiB more for it."""
     project, size, piece = str(uuid.uuid4()), 256 * MEBIBYTE, b"\0" * MEBIBYTE
@@ -470,10 +485,17 @@ class DoorProcess(Http):
         """Return path and query of a signed URL."""
         return f"/api/files/{project}/{quote(path)}?{self._signer.sign(method, project, path)}"
 
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        self._process.kill()
+        self._process.communicate()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._process.returncode is not None:
+            return
         out, _error = self._process.communicate(timeout=DEADLINE)
         self.peak = int(out)
         assert self._process.returncode == 0
