@@ -427,8 +427,7 @@ class Client(ClientBase):
 
         Args:
             request: The whole request; instead of the fields below.
-            project_identifier: `workspace/name` or UUID of the project. Without it only the caller's own requests are
-                known.
+            project_identifier: `workspace/name` or UUID of the project. Required.
             request_id: The request. Required.
             timeout: Deadline in seconds; the channel's default when absent.
             metadata: Further headers to send.
@@ -457,8 +456,7 @@ class Client(ClientBase):
 
         Args:
             request: The whole request; instead of the fields below.
-            project_identifier: `workspace/name` or UUID of the project. Without it only the caller's own requests are
-                known.
+            project_identifier: `workspace/name` or UUID of the project. Required.
             request_ids: The requests; at most 10,000.
             timeout: Deadline in seconds; the channel's default when absent.
             metadata: Further headers to send.
@@ -487,8 +485,7 @@ class Client(ClientBase):
 
         Args:
             request: The whole request; instead of the fields below.
-            project_identifier: `workspace/name` or UUID of the project; empty: that of the check. Without either only
-                the caller's own requests are known.
+            project_identifier: `workspace/name` or UUID of the project. Required.
             check: The requests and the page.
             timeout: Deadline in seconds; the channel's default when absent.
             metadata: Further headers to send.

@@ -19,7 +19,7 @@ from neptune_api.v1.attributes_pb2 import (
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import sqlalchemy as sa
 
@@ -46,30 +46,29 @@ TYPE_NAMES: Final[dict[int, str]] = {
 """Names of attribute types in answers."""
 
 
-def attribute_messages(connection: sa.Connection, cells: Sequence[Cell], summaries: FloatSummaries) -> list[Attribute]:
-    """Return the message of each cell, with summaries over the whole lineage of its series."""
+def fill_attributes(
+    connection: sa.Connection, cells: Sequence[Cell], messages: Iterable[Attribute], summaries: FloatSummaries
+) -> None:
+    """Fill the message of each cell, with summaries over the whole lineage of its series."""
     types = [cell.type for cell in cells]
     floats = [cell.segments for cell, type_ in zip(cells, types, strict=True) if type_ == _FLOAT_SERIES]
     others = [cell.segments for cell, type_ in zip(cells, types, strict=True) if type_ in _OTHER_SERIES]
     float_series = zip(summaries.of(connection, floats), previews_after(connection, floats), strict=True)
     lasts = iter(last_payloads(connection, others))
-    messages: list[Attribute] = []
-    for cell, type_ in zip(cells, types, strict=True):
-        message = Attribute(name=cell.name, type=TYPE_NAMES[type_])
+    for cell, type_, message in zip(cells, types, messages, strict=True):
+        message.name, message.type = cell.name, TYPE_NAMES[type_]
         if type_ == _FLOAT_SERIES:
             summary, previews = next(float_series)
-            _fill_float_series(message, summary, has_preview=bool(previews))
+            _fill_float_series(message, cell.name, summary, has_preview=bool(previews))
         elif type_ in _OTHER_SERIES:
             _fill_series(message, type_, next(lasts))
         else:
             _fill_value(message, type_, cell.segments[0].row)
-        messages.append(message)
-    return messages
 
 
-def _fill_float_series(message: Attribute, summary: FloatSummary, *, has_preview: bool) -> None:
+def _fill_float_series(message: Attribute, name: str, summary: FloatSummary, *, has_preview: bool) -> None:
     properties = message.float_series_properties
-    properties.attribute_name, properties.attribute_type = message.name, message.type
+    properties.attribute_name, properties.attribute_type = name, TYPE_NAMES[_FLOAT_SERIES]
     # All are always set: some clients take an absent number for 0.
     properties.last_step = math.nan if summary.last_step is None else steps.to_double(summary.last_step)
     properties.last = summary.last

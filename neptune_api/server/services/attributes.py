@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from neptune_api.server import limits, page_tokens
-from neptune_api.server.attribute_messages import TYPE_NAMES, attribute_messages
+from neptune_api.server.attribute_messages import TYPE_NAMES, fill_attributes
 from neptune_api.server.errors import StatusError, denied, invalid, not_found
 from neptune_api.server.regexes import RegexError, searcher
 from neptune_api.server.run_lookup import find_anywhere, find_in_project, parse_holder
@@ -68,18 +69,16 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
                 found = find_in_project(connection, project, query.experiment_ids_filter.values)
                 numbers = [run.number for run in found.values()]
             cells, end = attributes.page_of_values(connection, project.id, numbers, which, after=after, limit=limit)
-            messages = attribute_messages(connection, cells, self._summaries)
-        response = attributes_pb2.AttributeValues()
+            response = attributes_pb2.AttributeValues()
+            messages: list[attributes_pb2.Attribute] = []
+            for run, group in groupby(cells, key=lambda cell: cell.run):
+                short_id = f"{project.key}-{run.number}"
+                entry = response.entries.add(experiment_id=run.uuid, experiment_short_id=short_id)
+                messages += (entry.attributes.add() for _ in group)
+            fill_attributes(connection, cells, messages, self._summaries)
         response.next_page.limit = limit
         if end is not None:
             response.next_page.next_page_token = page_tokens.encode(_VALUES, *end)
-        number = None
-        entry = attributes_pb2.RunAttributeValues()
-        for cell, message in zip(cells, messages, strict=True):
-            if cell.run.number != number:
-                number = cell.run.number
-                entry = response.entries.add(experiment_id=cell.run.uuid, experiment_short_id=f"{project.key}-{number}")
-            entry.attributes.append(message)
         return response
 
     def GetAttributes(
@@ -93,16 +92,17 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         with self._store.database.read() as connection:
             run, project = self._holder(connection, "holder_identifier", request.holder_identifier)
             cells = attributes.values_of_run(connection, run.key, AttributeFilter(names))
-            messages = attribute_messages(connection, cells, self._summaries)
-        return attributes_pb2.Attributes(
-            experiment_id=run.uuid,
-            type="run",
-            project_id=project.uuid,
-            organization_id=project.workspace_uuid,
-            project_name=project.name,
-            organization_name=project.workspace,
-            attributes=messages,
-        )
+            response = attributes_pb2.Attributes(
+                experiment_id=run.uuid,
+                type="run",
+                project_id=project.uuid,
+                organization_id=project.workspace_uuid,
+                project_name=project.name,
+                organization_name=project.workspace,
+            )
+            messages = [response.attributes.add() for _ in cells]
+            fill_attributes(connection, cells, messages, self._summaries)
+        return response
 
     def QueryAttributeDefinitions(
         self, request: pb.QueryAttributeDefinitionsRequest, context: grpc.ServicerContext

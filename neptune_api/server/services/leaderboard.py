@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from neptune_api.server import limits, nql
-from neptune_api.server.attribute_messages import attribute_messages
+from neptune_api.server.attribute_messages import fill_attributes
 from neptune_api.server.errors import StatusError, syntax_error
 from neptune_api.server.store import attributes, search
 from neptune_api.server.store.attributes import AttributeFilter
@@ -136,7 +136,8 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
 
             def finish(project_id: int = project_id, waiting: list[Cell] = waiting) -> None:
                 check()
-                messages = attribute_messages(connection, waiting, self._summaries)
+                messages = [attributes_pb2.Attribute() for _ in waiting]
+                fill_attributes(connection, waiting, messages, self._summaries)
                 for cell, message in zip(waiting, messages, strict=True):
                     values[project_id, cell.run.number].append(message)
                 waiting.clear()

@@ -14,7 +14,7 @@ from neptune_api.server.store import steps
 from neptune_api.server.store.lineage import batches, lineages
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, runs, series
-from neptune_api.server.store.series import ATTRIBUTE_COLUMNS, Segment, attribute_rows, fold
+from neptune_api.server.store.series import ATTRIBUTES, AttributeRow, Segment, attribute_rows, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -31,13 +31,6 @@ _ANCESTORS_PER_CONDITION: Final = 200
 _CONDITIONS_PER_QUERY: Final = 100
 # More names than this are compared here instead of by the database.
 _MAX_NAMES: Final = 10_000
-
-
-_ROWS: Final = 1_000
-_RUN_ID, _NAME, _TYPE, _TEXT, _PAYLOAD = (
-    [column.name for column in ATTRIBUTE_COLUMNS].index(name)
-    for name in ("run_id", "name", "type", "text_value", "last_payload")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +83,7 @@ class Cell(NamedTuple):
     @property
     def type(self) -> int:
         """A neptune_api.v1.AttributeType."""
-        type_: int = self.segments[0].row[_TYPE]
+        type_: int = self.segments[0].row.type
         return type_
 
     @property
@@ -126,10 +119,10 @@ def page_of_values(
     inherited = _Inheritance(connection, which)
     for batch in _batches_of_runs(connection, project_id, numbers, 0 if after is None else after.number):
         for cell in _cells(connection, batch, which, inherited, after, limit + 1 - len(cells)):
-            if len(cells) == limit or (cells and size + cell.size > limits.MAX_VALUES_PAGE_BYTES):
+            size += cell.size
+            if len(cells) == limit or (cells and size > limits.MAX_VALUES_PAGE_BYTES):
                 return cells, Place(cells[-1].run.number, cells[-1].name)
             cells.append(cell)
-            size += cell.size
     return cells, None
 
 
@@ -253,11 +246,11 @@ def _own_rows(
     after: Place | None,
     limit: int | None,
 ) -> tuple[dict[int, dict[str, Any]], bool]:
-    """Return rows of `attribute_rows` behind a place, by run and name in order; and whether they fill a page."""
+    """Return rows behind a place, by run and name in order; and whether they fill a page."""
     found: dict[int, dict[str, Any]] = defaultdict(dict)
     if not batch:
         return found, False
-    query = which.narrow(attribute_rows().where(attributes.c.run_id.in_([run.key for run in batch])))
+    query = which.narrow(ATTRIBUTES.where(attributes.c.run_id.in_([run.key for run in batch])))
     if after is not None and batch[0].number == after.number:
         query = query.where(sa.or_(attributes.c.run_id != batch[0].key, attributes.c.name > after.name))
     # Keys and numbers of runs are given out together, so either gives the same order.
@@ -265,25 +258,23 @@ def _own_rows(
     if limit is not None and which.is_exact:
         query = query.limit(limit)
     count = size = 0
-    result = connection.execute(query)
-    # Rows one by one, and their columns by name, would take most of the time.
-    for rows in result.partitions(_ROWS):
-        for row in rows:
-            name = row[_NAME]
-            if not which.is_exact and not which.passes(name):
-                continue
-            found[row[_RUN_ID]][name] = row
-            count += 1
-            size += _size(row)
-            if limit is not None and (count == limit or (size > limits.MAX_VALUES_PAGE_BYTES and count > 1)):
-                result.close()
-                return found, True
+    is_exact = which.is_exact
+    rows = attribute_rows(connection, query)
+    for row in rows:
+        if not is_exact and not which.passes(row.name):
+            continue
+        found[row.run_id][row.name] = row
+        count += 1
+        size += _size(row)
+        if limit is not None and (count == limit or (size > limits.MAX_VALUES_PAGE_BYTES and count > 1)):
+            rows.close()
+            return found, True
     return found, False
 
 
-def _size(row: Any) -> int:
+def _size(row: AttributeRow) -> int:
     """Return about how many bytes an attribute has."""
-    return 64 + len(row[_NAME]) + len(row[_TEXT] or "") + len(row[_PAYLOAD] or b"")
+    return 64 + len(row.name) + len(row.text_value or "") + len(row.last_payload or b"")
 
 
 class _Inheritance:
@@ -322,8 +313,8 @@ class _Inheritance:
         if self._which.is_empty:
             return
         for batch in batches(missing):
-            query = self._which.narrow(attribute_rows().where(attributes.c.run_id.in_(batch)))
-            for row in self._connection.execute(query.where(series.c.first_step.is_not(None))):
+            query = self._which.narrow(ATTRIBUTES.where(attributes.c.run_id.in_(batch)))
+            for row in attribute_rows(self._connection, query.where(series.c.first_step.is_not(None))):
                 if self._which.passes(row.name):
                     self._rows[row.run_id][row.name] = row
 

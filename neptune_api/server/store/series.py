@@ -19,7 +19,7 @@ from neptune_api.server.store.schema import attributes, chunks, previews, series
 from neptune_api.server.store.summaries import FloatSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
     from neptune_api.server.store.columns import FloatColumns
     from neptune_api.server.store.lineage import Lineage, Scope
@@ -27,37 +27,49 @@ if TYPE_CHECKING:
 _CACHED_SUMMARIES: Final = 100_000
 _CHUNKS_PER_QUERY: Final = 1_000
 
-# An attribute, with its series if it is one; `points` is the number of committed points.
-ATTRIBUTE_COLUMNS: Final = (
-    attributes.c.id,
-    attributes.c.run_id,
-    attributes.c.name,
-    attributes.c.type,
-    attributes.c.int_value,
-    attributes.c.float_value,
-    attributes.c.text_value,
-    attributes.c.mime_type,
-    series.c.count.label("points"),
-    series.c.first_step,
-    series.c.last_step,
-    series.c.last_value,
-    series.c.last_payload,
-    series.c.finite_count,
-    series.c.minimum,
-    series.c.maximum,
-    series.c.total,
-    series.c.deviations,
-    series.c.has_preview,
-)
-_POSITION_COLUMNS: Final = tuple(
-    column
-    for column in ATTRIBUTE_COLUMNS
-    if column.name in {"id", "run_id", "name", "type", "points", "first_step", "last_step", "has_preview"}
-)
+# A page may be of texts of a mebibyte each.
+_ROWS_PER_FETCH: Final = 256
+
+
+class PositionRow(NamedTuple):
+    """An attribute and, if it is a series, where its points are; `points` is the number of committed ones."""
+
+    id: int
+    run_id: int
+    name: str
+    type: int
+    points: int | None
+    first_step: int | None
+    last_step: int | None
+    has_preview: bool | None
+
+
+class AttributeRow(NamedTuple):
+    """An attribute with its value or, if it is a series, what the table `series` tells of it."""
+
+    id: int
+    run_id: int
+    name: str
+    type: int
+    points: int | None
+    first_step: int | None
+    last_step: int | None
+    has_preview: bool | None
+    int_value: int | None
+    float_value: float | None
+    text_value: str | None
+    mime_type: str | None
+    last_value: float | None
+    last_payload: bytes | None
+    finite_count: int | None
+    minimum: float | None
+    maximum: float | None
+    total: float | None
+    deviations: float | None
 
 
 class Segment(NamedTuple):
-    """What one run of a lineage contributes to an attribute: a row of `attribute_rows` and its points until `upper`."""
+    """What one run of a lineage contributes to an attribute: its row there and its points until `upper`."""
 
     row: Any
     upper: int
@@ -89,10 +101,30 @@ class PreviewPoint(NamedTuple):
     ratio: float
 
 
-def attribute_rows(*, with_values: bool = True) -> sa.Select[Any]:
-    """Return the query for ATTRIBUTE_COLUMNS, or those of them that tell where points are, to be narrowed down."""
-    columns = ATTRIBUTE_COLUMNS if with_values else _POSITION_COLUMNS
-    return sa.select(*columns).join_from(attributes, series, series.c.attribute_id == attributes.c.id, isouter=True)
+def _query(row_class: type[PositionRow | AttributeRow]) -> sa.Select[Any]:
+    columns = {**attributes.c, **series.c, "points": series.c.count.label("points")}
+    query = sa.select(*(columns[name] for name in row_class._fields))
+    return query.join_from(attributes, series, series.c.attribute_id == attributes.c.id, isouter=True)
+
+
+POSITIONS: Final = _query(PositionRow)
+"""The query for rows of attributes without their values, to be narrowed down."""
+
+ATTRIBUTES: Final = _query(AttributeRow)
+"""The query for rows of attributes, to be narrowed down."""
+
+
+def position_rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[PositionRow]:
+    """Yield the rows of POSITIONS, narrowed down."""
+    return map(PositionRow._make, connection.execute(query))
+
+
+def attribute_rows(connection: sa.Connection, query: sa.Select[Any]) -> Generator[AttributeRow, None, None]:
+    """Yield the rows of ATTRIBUTES, narrowed down; close the generator when no more of them are wanted."""
+    with connection.execute(query) as result:
+        # Rows of SQLAlchemy look each name up every time it is asked for.
+        for rows in result.partitions(_ROWS_PER_FETCH):
+            yield from map(AttributeRow._make, rows)
 
 
 def fold(lineage: Lineage, row_of: Callable[[int], Any]) -> list[Segment]:
@@ -123,7 +155,7 @@ def find_series(
     *,
     with_values: bool = False,
 ) -> dict[tuple[int, str], list[Segment]]:
-    """Return the series of these types that exist, by run key and path; see `fold` and `attribute_rows`."""
+    """Return the series of these types that exist, by run key and path; see `fold`."""
     lines = lineages(connection, {run_key for run_key, _ in wanted}, scope)
     paths: dict[int, set[str]] = defaultdict(set)
     for run_key, path in wanted:
@@ -137,10 +169,13 @@ def find_series(
     for group, run_keys in alike.items():
         for some_names in batches(sorted(group)):
             for some_runs in batches(run_keys):
-                query = attribute_rows(with_values=with_values).where(
-                    attributes.c.run_id.in_(some_runs), attributes.c.name.in_(some_names)
+                wanted_ones = sa.and_(attributes.c.run_id.in_(some_runs), attributes.c.name.in_(some_names))
+                present = (
+                    attribute_rows(connection, ATTRIBUTES.where(wanted_ones))
+                    if with_values
+                    else position_rows(connection, POSITIONS.where(wanted_ones))
                 )
-                for row in connection.execute(query):
+                for row in present:
                     rows[row.run_id, row.name] = row
     found: dict[tuple[int, str], list[Segment]] = {}
     for run_key, path in wanted:
@@ -222,9 +257,11 @@ def previews_after(connection: sa.Connection, found: Sequence[Sequence[Segment]]
     """Return the previews of each float series behind its last committed point, ascending by step."""
     readers: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
     for position, segments in enumerate(found):
-        committed = max((min(row.last_step, upper) for row, upper in segments if row.last_step is not None), default=-1)
+        committed: int | None = None
         for row, upper in segments:
             if row.has_preview:
+                if committed is None:
+                    committed = _last_committed(segments)
                 readers[row.id].append((position, committed, upper))
     result: list[list[PreviewPoint]] = [[] for _ in found]
     for batch in batches(list(readers)):
@@ -233,7 +270,13 @@ def previews_after(connection: sa.Connection, found: Sequence[Sequence[Segment]]
                 if committed < row.step <= upper:
                     value = math.nan if row.value is None else row.value
                     result[position].append(PreviewPoint(row.step, row.timestamp, value, row.completion_ratio))
-    return [sorted(points) for points in result]
+    for points in result:
+        points.sort()
+    return result
+
+
+def _last_committed(segments: Sequence[Segment]) -> int:
+    return max((min(row.last_step, upper) for row, upper in segments if row.last_step is not None), default=-1)
 
 
 class FloatSummaries:
@@ -249,16 +292,18 @@ class FloatSummaries:
 
     def of(self, connection: sa.Connection, found: Sequence[Sequence[Segment]]) -> list[FloatSummary]:
         """Return the summary of each series."""
-        cuts = {(segment.row.id, segment.upper) for segments in found for segment in segments if segment.is_cut}
+        inherited = (segments for segments in found if not _is_own(segments))
+        cuts = {(segment.row.id, segment.upper) for segments in inherited for segment in segments if segment.is_cut}
         known = self._cut_summaries(connection, cuts) if cuts else {}
-        summaries: list[FloatSummary] = []
-        for segments in found:
+
+        def merged(segments: Sequence[Segment]) -> FloatSummary:
             summary = FloatSummary()
             for segment in reversed(segments):
                 part = known[segment.row.id, segment.upper] if segment.is_cut else _summary(segment.row)
                 summary = summary.merge(part)
-            summaries.append(summary)
-        return summaries
+            return summary
+
+        return [_summary(segments[0].row) if _is_own(segments) else merged(segments) for segments in found]
 
     def _cut_summaries(
         self, connection: sa.Connection, cuts: set[tuple[int, int]]
@@ -323,6 +368,11 @@ def last_payloads(connection: sa.Connection, found: Sequence[Sequence[Segment]])
     for position, (step, _, payload) in best.items():
         result[position] = (step, payload)
     return result
+
+
+def _is_own(segments: Sequence[Segment]) -> bool:
+    """Tell whether a series is all of the addressed run, as those of runs that are no forks are."""
+    return len(segments) == 1 and segments[0].upper == steps.END
 
 
 def _summary(row: Any) -> FloatSummary:
