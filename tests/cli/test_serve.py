@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import shlex
@@ -14,6 +15,7 @@ import sys
 import threading
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
@@ -98,7 +100,12 @@ def test_signal_ends_it_in_time_with_calls_under_way(serving: Any, number: signa
         acknowledged = ingest.SubmitAcknowledged(iter(feed), timeout=60)
         request_ids = list(next(acknowledged).request_ids)
         idle = ingest.SubmitAcknowledged(iter(feed.waiting, None), timeout=60)
-        result, seconds = server.end(number)
+        with socket.create_connection(_http_address(server), timeout=PATIENCE) as unfinished:
+            unfinished.sendall(b"POST /api/client/v1/ingest HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
+            result, seconds = server.end(number)
+            reply = unfinished.recv(1000)
+            # Nothing, if the server had not come to read the request.
+            assert not reply or reply.startswith(b"HTTP/1.1 503")
         feed.end()
         with pytest.raises(grpc.RpcError):
             request_ids += [request_id for response in acknowledged for request_id in response.request_ids]
@@ -137,6 +144,25 @@ class _Endless:
 def result_folder(server: Any) -> Path:
     folder: Path = server.ready_file.parent / "data"
     return folder
+
+
+def _http_address(server: Any) -> tuple[str, int]:
+    parts = urlsplit(server.ready["http_url"])
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
+def test_both_doors_answer(serving: Any) -> None:
+    with serving() as server:
+        connection = http.client.HTTPConnection(*_http_address(server), timeout=PATIENCE)
+        for path, content_type in (("/healthz", "application/json"), ("/docs", "text/html; charset=utf-8")):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            assert (answer.status, answer.headers["content-type"]) == (200, content_type)
+        connection.close()
+        server.end()
 
 
 def test_early_signal_ends_it_as_well(tmp_path: Path) -> None:
