@@ -427,7 +427,8 @@ class Client(ClientBase):
 
         Args:
             request: The whole request; instead of the fields below.
-            project_identifier: `workspace/name` or UUID of the project. Required.
+            project_identifier: `workspace/name` or UUID of the project. Without it only the caller's own requests are
+                known.
             request_id: The request. Required.
             timeout: Deadline in seconds; the channel's default when absent.
             metadata: Further headers to send.
@@ -456,7 +457,8 @@ class Client(ClientBase):
 
         Args:
             request: The whole request; instead of the fields below.
-            project_identifier: `workspace/name` or UUID of the project. Required.
+            project_identifier: `workspace/name` or UUID of the project. Without it only the caller's own requests are
+                known.
             request_ids: The requests; at most 10,000.
             timeout: Deadline in seconds; the channel's default when absent.
             metadata: Further headers to send.
@@ -485,7 +487,8 @@ class Client(ClientBase):
 
         Args:
             request: The whole request; instead of the fields below.
-            project_identifier: `workspace/name` or UUID of the project. Required.
+            project_identifier: `workspace/name` or UUID of the project; empty: that of the check. Without either only
+                the caller's own requests are known.
             check: The requests and the page.
             timeout: Deadline in seconds; the channel's default when absent.
             metadata: Further headers to send.

@@ -27,7 +27,7 @@ class GetRequestStatusRequest(_message.Message):
     PROJECT_IDENTIFIER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     project_identifier: _builtins.str
-    """`workspace/name` or UUID of the project. Required."""
+    """`workspace/name` or UUID of the project. Without it only the caller's own requests are known."""
     request_id: _builtins.str
     """The request. Required."""
     def __init__(
@@ -53,7 +53,7 @@ class BulkGetRequestStatusRequest(_message.Message):
     PROJECT_IDENTIFIER_FIELD_NUMBER: _builtins.int
     REQUEST_IDS_FIELD_NUMBER: _builtins.int
     project_identifier: _builtins.str
-    """`workspace/name` or UUID of the project. Required."""
+    """`workspace/name` or UUID of the project. Without it only the caller's own requests are known."""
     @_builtins.property
     def request_ids(self) -> _ingest_pb2.RequestIdList:
         """The requests; at most 10,000."""
@@ -81,7 +81,9 @@ class BulkGetRequestDetailsRequest(_message.Message):
     PROJECT_IDENTIFIER_FIELD_NUMBER: _builtins.int
     CHECK_FIELD_NUMBER: _builtins.int
     project_identifier: _builtins.str
-    """`workspace/name` or UUID of the project. Required."""
+    """`workspace/name` or UUID of the project; empty: that of the check. Without either only the caller's own requests
+    are known.
+    """
     @_builtins.property
     def check(self) -> _ingest_pb2.BulkCheckDetail:
         """The requests and the page."""
