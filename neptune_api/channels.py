@@ -162,6 +162,11 @@ def parse_target(target: str) -> Connection:
         raise _bad(text, "has a port that is no number between 1 and 65535")
     if port is None and scheme not in PORTS:
         raise _bad(text, "has no port, and plaintext has no usual one")
+    if wire == "http" and not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError:
+            raise _bad(text, "has a host that is neither a name nor an address") from None
     bracketed = f"[{host}]" if ":" in host else host
     port = PORTS[scheme] if port is None else port
     return Connection(

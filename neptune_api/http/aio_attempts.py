@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-import grpc
-
-from neptune_api.http.attempts import CHANNEL_CLOSED
-from neptune_api.http.failures import CallError, deadline_exceeded
+from neptune_api.http.attempts import CHANNEL_CLOSED, BaseAttempts
+from neptune_api.http.failures import CallError
 from neptune_api.http.protocol import FramingError, Response, TooLargeError
-from neptune_api.http.retries import Budget, Retries
+from neptune_api.http.retries import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from neptune_api._grpc.policy import Pair
     from neptune_api.http.aio_connections import Connection, Pool
-    from neptune_api.http.exchange import Encoded, Exchange, ResultStream
+    from neptune_api.http.exchange import Exchange, ResultStream
     from neptune_api.options import ChannelOptions
 
 
@@ -53,10 +50,10 @@ class Transport:
         self.pool.close()
 
 
-class Attempts:
+class Attempts(BaseAttempts):
     """The attempts of one call, made one after the other."""
 
-    __slots__ = ("_encoded", "_end", "_exchange", "_retries", "_transport")
+    __slots__ = ("_transport",)
 
     def __init__(
         self,
@@ -68,18 +65,8 @@ class Attempts:
         *,
         wait_for_ready: bool | None,
     ) -> None:
+        super().__init__(transport, exchange, request, timeout, metadata, wait_for_ready=wait_for_ready)
         self._transport = transport
-        self._exchange = exchange
-        self._end = None if timeout is None else time.monotonic() + timeout
-        self._encoded: Encoded = exchange.encode(request, metadata)
-        repeatable = exchange.repeatable and len(self._encoded.body) <= transport.retry_bytes
-        self._retries = Retries(
-            transport.retry if repeatable else None, transport.budget, self._end, patient=bool(wait_for_ready)
-        )
-
-    def time_remaining(self) -> float | None:
-        """Return the seconds left until the deadline; None without one."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     async def finish(self) -> tuple[Any, Response]:
         """Make the call; return what its answer holds, and the answer. Raises CallError."""
@@ -107,20 +94,13 @@ class Attempts:
         while True:
             connection = await self._transport.pool.take(self._end, fresh=fresh)
             response = self._exchange.response()
-            left = self.time_remaining()
-            if left == 0.0:
-                self._transport.pool.keep(connection)
-                raise deadline_exceeded("waited for a connection")
-            head = self._encoded.head(left, self._retries.attempt)
             try:
-                connection.send(head, self._encoded.body, response, self._end, "waited for the answer")
+                connection.send(self._head(), self._encoded.body, response, self._end, "waited for the answer")
                 while not (response.done if whole or response.status >= 300 else response.status):
                     await self.receive(connection, response, whole=whole)
             except CallError as error:
-                stale = (
-                    connection.idled and not response.started and error.code() is grpc.StatusCode.UNAVAILABLE
-                )  # the server had closed an idle connection: the call may go over another one at once
-                if not stale or (error.sent and not self._exchange.repeatable):
+                connection.abort()
+                if not self._was_stale(connection, response, error):
                     raise
                 fresh = True
             except BaseException:

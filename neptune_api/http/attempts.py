@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from neptune_api._grpc.policy import Pair
+    from neptune_api.http.aio_attempts import Transport as AioTransport
+    from neptune_api.http.aio_connections import Connection as AioConnection
     from neptune_api.http.connections import Connection, Pool
     from neptune_api.http.exchange import Encoded, Exchange, ResultStream
     from neptune_api.options import ChannelOptions
@@ -160,10 +162,54 @@ class Executor:
             pool.shutdown(wait=False)
 
 
-class Attempts:
+class BaseAttempts:
+    """What the attempts of one call have in common, whoever makes them."""
+
+    __slots__ = ("_encoded", "_end", "_exchange", "_retries")
+
+    def __init__(
+        self,
+        transport: Transport | AioTransport,
+        exchange: Exchange,
+        request: Any,
+        timeout: float | None,
+        metadata: Iterable[Pair] | None,
+        *,
+        wait_for_ready: bool | None,
+    ) -> None:
+        self._exchange = exchange
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._encoded: Encoded = exchange.encode(request, metadata)
+        repeatable = exchange.repeatable and len(self._encoded.body) <= transport.retry_bytes
+        self._retries = Retries(
+            transport.retry if repeatable else None, transport.budget, self._end, patient=bool(wait_for_ready)
+        )
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds left until the deadline; None without one."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def _head(self) -> bytes:
+        """Return the head of the request that is sent next. Raises CallError when there is no time left."""
+        left = self.time_remaining()
+        if left == 0.0:
+            raise deadline_exceeded("waited for a connection")
+        return self._encoded.head(left, self._retries.attempt)
+
+    def _was_stale(self, connection: Connection | AioConnection, response: Response, error: CallError) -> bool:
+        """Tell whether the server had closed an idle connection, so that the call may go over another one at once."""
+        return (
+            connection.idled
+            and not response.started
+            and error.code() is grpc.StatusCode.UNAVAILABLE
+            and (self._exchange.repeatable or not error.sent)
+        )
+
+
+class Attempts(BaseAttempts):
     """The attempts of one call, made one after the other by the thread that asks for its outcome."""
 
-    __slots__ = ("_encoded", "_end", "_exchange", "_retries", "_transport", "ticket")
+    __slots__ = ("_transport", "ticket")
 
     def __init__(
         self,
@@ -175,20 +221,10 @@ class Attempts:
         *,
         wait_for_ready: bool | None,
     ) -> None:
+        super().__init__(transport, exchange, request, timeout, metadata, wait_for_ready=wait_for_ready)
         self._transport = transport
-        self._exchange = exchange
-        self._end = None if timeout is None else time.monotonic() + timeout
-        self._encoded: Encoded = exchange.encode(request, metadata)
-        repeatable = exchange.repeatable and len(self._encoded.body) <= transport.retry_bytes
-        self._retries = Retries(
-            transport.retry if repeatable else None, transport.budget, self._end, patient=bool(wait_for_ready)
-        )
         self.ticket = Ticket()
         transport.enter(self.ticket)
-
-    def time_remaining(self) -> float | None:
-        """Return the seconds left until the deadline; None without one."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def finish(self) -> tuple[Any, Response]:
         """Make the call; return what its answer holds, and the answer. Raises CallError."""
@@ -249,23 +285,11 @@ class Attempts:
             else:
                 return connection, response
 
-    def _was_stale(self, connection: Connection, response: Response, error: CallError) -> bool:
-        """Tell whether the server had closed an idle connection, so that the call may go over another one at once."""
-        return (
-            connection.idled
-            and not response.started
-            and error.code() is grpc.StatusCode.UNAVAILABLE
-            and (self._exchange.repeatable or not error.sent)
-        )
-
     def _send(self, connection: Connection, response: Response) -> None:
-        left = self.time_remaining()
-        if left == 0.0:
-            raise deadline_exceeded("waited for a connection")
         try:
-            connection.send(self._encoded.head(left, self._retries.attempt), self._encoded.body, self._end)
+            connection.send(self._head(), self._encoded.body, self._end)
         except CallError as error:
-            if error.sent:
+            if error.sent or error.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise
             # A server that refuses a request before it has read it closes the connection behind its answer.
             try:

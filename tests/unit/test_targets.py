@@ -88,13 +88,16 @@ def test_a_password_in_a_target_is_refused_unseen(target: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@given(st.text())
-def test_no_text_does_worse_than_a_value_error(target: str) -> None:
+@given(st.sampled_from(["", "grpc://", "grpcs://", "http://", "https://h", "https://h/"]), st.text())
+def test_no_text_does_worse_than_a_value_error(scheme: str, rest: str) -> None:
     try:
-        connection = parse_target(target)
+        connection = parse_target(scheme + rest)
     except ValueError:
         return
     assert connection.address
+    if connection.wire == "http":
+        assert connection.prefix.isascii()
+        assert connection.host.isascii()
 
 
 HTTP = {
@@ -104,6 +107,7 @@ HTTP = {
     "https://[2001:db8::1]/x%20y": ("[2001:db8::1]:443", True, False, "/x%20y"),
     "http://neptune.example": ("neptune.example:80", False, False, ""),
     "http://127.0.0.1:8080": ("127.0.0.1:8080", False, True, ""),
+    "https://b\u00fccher.example": ("xn--bcher-kva.example:443", True, False, ""),
     "http://localhost/pfad/\u00fc": ("localhost:80", False, True, "/pfad/%C3%BC"),
 }
 
