@@ -39,8 +39,9 @@ _IS_PREVIEW: Final = 4 << 3
 _RATIO: Final = 5 << 3 | 5
 _WIDTHS: Final = {_STEP: 8, _VALUE: 8, _RATIO: 4}
 _MAX_VARINT: Final = 10
-# So many points are compared with the first of a run; twice as many whenever all are alike.
+# So many points are compared with the first of a run at once; twice as many whenever all are alike.
 _FIRST_LOOK: Final = 64
+_LONGEST_LOOK: Final = 8192
 # Runs shorter than this, on average over the first ones, are not worth their price.
 _WORTHWHILE: Final = 32
 _TRIAL_RUNS: Final = 16
@@ -142,13 +143,17 @@ def _run(data: Table, layout: _Layout) -> Table:
     """Return the points at the beginning that have a layout, as rows of bytes."""
     size = len(layout.fixed)
     table = data[: len(data) // size * size].reshape(-1, size)
+    marks = [(place, layout.mask[place], layout.fixed[place]) for place in np.flatnonzero(layout.mask).tolist()]
     done, look = 0, _FIRST_LOOK
     while done < len(table):
-        alike = ((table[done : done + look] & layout.mask) == layout.fixed).all(axis=1)
+        rows = table[done : done + look]
+        alike = np.ones(len(rows), np.bool_)
+        for place, mask, fixed in marks:
+            alike &= (rows[:, place] & mask) == fixed
         if not alike.all():
             return table[: done + int(alike.argmin())]
-        done += len(alike)
-        look *= 2
+        done += len(rows)
+        look = min(2 * look, _LONGEST_LOOK)
     return table
 
 
@@ -159,7 +164,7 @@ def _columns(table: Table, layout: _Layout) -> Arrays:
         place = layout.places.get(tag)
         if place is None:
             return np.zeros(count, np.dtype(kind).newbyteorder("="))
-        return np.ascontiguousarray(table[:, place[0] : place[1]]).view(kind)[:, 0].astype(kind[1:], copy=False)
+        return table[:, place[0] : place[1]].view(kind)[:, 0].astype(kind[1:])
 
     def varints(tag: int) -> Any:
         total = np.zeros(count, np.uint64)

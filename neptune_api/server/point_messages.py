@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from neptune_api._wire import encode_varint
+from neptune_api.columns import FloatPoints, encode
 from neptune_api.server.store import steps
 from neptune_api.server.store.columns import FloatColumns
 from neptune_api.v1 import ingest_pb2
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from neptune_api.server.store.column_reads import Piece
     from neptune_api.server.store.columns import FloatArray, Int64Array
     from neptune_api.server.store.point_pages import FloatPage
 
@@ -32,6 +34,10 @@ _STEP: Final = 0x11
 _VALUE: Final = 0x19
 _IS_PREVIEW: Final = 0x20
 _COMPLETION_RATIO: Final = 0x2D
+# The same of ReadColumnsResponse; the last one with its value, true.
+_SERIES_INDEX: Final = b"\x08"
+_COLUMNS: Final = b"\x12"
+_LAST: Final = b"\x18\x01"
 # A negative integer is a varint of 10 bytes.
 _MAX_VARINT: Final = 10
 
@@ -97,6 +103,14 @@ def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) 
         records["preview"][:, 1] = is_preview
         records["ratio"][is_preview] = ratios[is_preview]
     return records.view(np.uint8).data
+
+
+def encode_piece(piece: Piece) -> bytes:
+    """Return a serialized ReadColumnsResponse."""
+    points = piece.points
+    columns = encode(FloatPoints(points.steps, points.timestamps, points.values, piece.ratios))
+    head = _SERIES_INDEX + encode_varint(piece.series_index) + _COLUMNS + encode_varint(len(columns))
+    return b"".join((head, columns, _LAST if piece.last else b""))
 
 
 def point_value(payload: bytes) -> SeriesPointValue:

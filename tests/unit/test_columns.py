@@ -191,7 +191,7 @@ def test_what_the_server_encodes_is_read_without_protobuf(monkeypatch: pytest.Mo
     count = 1000
     points = stored.FloatColumns(np.arange(count) * 10**6, 1_700_000_000_000 + np.arange(count), np.arange(count) / 7)
     response = FloatSeriesValuesResponse()
-    response.series.add(request_id="a").series.MergeFromString(encode_float_points(points))
+    response.series.add(request_id="a").series.MergeFromString(bytes(encode_float_points(points)))
     page = columns.float_pages(response.SerializeToString())["a"]
     assert page.steps.tolist() == list(range(count))
     assert page.values.tobytes() == points.values.tobytes()

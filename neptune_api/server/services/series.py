@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from neptune_api.columns import FloatPoints, encode
 from neptune_api.server import limits, page_tokens
 from neptune_api.server.buckets import Buckets, Edges, path_of
 from neptune_api.server.errors import StatusError, already_exists, unimplemented
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.identity import current_caller
-from neptune_api.server.point_messages import encode_float_series, point_value
+from neptune_api.server.point_messages import encode_float_series, encode_piece, point_value
 from neptune_api.server.run_lookup import find_anywhere, parse_holder
 from neptune_api.server.store import steps
 from neptune_api.server.store.column_batches import ColumnBatch
@@ -193,9 +192,9 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
                 raise error.at(position, f"Batch {position} of the stream") from error
             yield response
 
-    def ReadColumns(
+    def ReadColumns(  # type: ignore[override]  # see Encoded
         self, request: pb.ReadColumnsRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.ReadColumnsResponse]:
+    ) -> Iterator[Encoded]:
         bounds = request.step_range
         with Checks() as checks:
             checks.at_most("series", len(request.series), limits.MAX_COLUMN_SERIES)
@@ -211,12 +210,7 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
                 for series, segments in zip(request.series, found, strict=True)
             ]
             for piece in read_columns(connection, requests):
-                response = pb.ReadColumnsResponse(series_index=piece.series_index, last=piece.last)
-                points = piece.points
-                response.columns.MergeFromString(
-                    encode(FloatPoints(points.steps, points.timestamps, points.values, piece.ratios))
-                )
-                yield response
+                yield Encoded(encode_piece(piece))
 
     def _append(self, batch: ColumnBatch) -> pb.AppendColumnsResponse:
         with Checks() as checks:
