@@ -25,28 +25,13 @@ from neptune_api.v1.storage_service_pb2 import (
     FileToSign,
 )
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
+from tests.files.raw_http import ask
 from tests.files.test_folder import NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.contract.conftest import Wire
-
-
-def ask(
-    method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-) -> tuple[int, http.client.HTTPMessage, bytes]:
-    parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
-    try:
-        connection.request(
-            method, parts._replace(scheme="", netloc="").geturl(), body=body, headers=dict(headers or {})
-        )
-        response = connection.getresponse()
-        return response.status, response.headers, response.read()
-    finally:
-        connection.close()
 
 
 def urls(stub: StorageServiceStub, project: str, path: str) -> tuple[str, str]:
@@ -62,27 +47,28 @@ def urls(stub: StorageServiceStub, project: str, path: str) -> tuple[str, str]:
 @pytest.mark.parametrize("name", [*NAMES, "é" * (limits.MAX_FILE_PATH_BYTES // 2)], ids=lambda name: ascii(name)[:40])
 def test_a_file_goes_up_and_comes_down(wire: Wire, identifier: str, name: str) -> None:
     write, read = urls(wire.connect().stub(StorageServiceStub), identifier, name)
-    assert ask("GET", read)[0] == 404
-    status, headers, body = ask("PUT", write, name.encode(), {"Content-Type": "x/y"})
-    assert (status, headers["ETag"], body) == (200, f'"{hashlib.md5(name.encode()).hexdigest()}"', b"")
-    status, headers, body = ask("GET", read)
-    assert (status, headers["Content-Type"], body) == (200, "x/y", name.encode())
+    assert ask("GET", read).status == 404
+    stored = ask("PUT", write, name.encode(), {"Content-Type": "x/y"})
+    assert (stored.status, stored.body) == (200, b"")
+    assert stored.headers["etag"] == f'"{hashlib.md5(name.encode()).hexdigest()}"'
+    got = ask("GET", read)
+    assert (got.status, got.headers["content-type"], got.body) == (200, "x/y", name.encode())
 
 
 def test_files_may_be_larger_than_messages(wire: Wire, identifier: str) -> None:
     write, read = urls(wire.connect().stub(StorageServiceStub), identifier, "large")
     content = b"0123456789abcdef" * (limits.MAX_REQUEST_BYTES // 16 + 1000)
-    assert ask("PUT", write, content)[0] == 200
-    assert ask("GET", read)[2] == content
-    status, headers, body = ask("GET", read, headers={"Range": "bytes=33554432-33554447"})
-    assert (status, body) == (206, b"0123456789abcdef")
-    assert headers["Content-Range"] == f"bytes 33554432-33554447/{len(content)}"
+    assert ask("PUT", write, content).status == 200
+    assert ask("GET", read).body == content
+    part = ask("GET", read, headers={"Range": "bytes=33554432-33554447"})
+    assert (part.status, part.body) == (206, b"0123456789abcdef")
+    assert part.headers["content-range"] == f"bytes 33554432-33554447/{len(content)}"
 
 
 def test_an_access_token_is_no_signature(wire: Wire, server: LocalServer, identifier: str) -> None:
     _, read = urls(wire.connect().stub(StorageServiceStub), identifier, "a")
     authorized = {"Authorization": f"Bearer {server.api_token}", "X-Neptune-Api-Token": server.api_token}
-    assert ask("GET", read.partition("?")[0], headers=authorized)[0] == 403
+    assert ask("GET", read.partition("?")[0], headers=authorized).status == 403
 
 
 def test_a_url_outlives_a_restart(tmp_path: Path) -> None:
@@ -90,14 +76,14 @@ def test_a_url_outlives_a_restart(tmp_path: Path) -> None:
         request = CreateProjectRequest(name="p", organization_identifier=server.workspace)
         project = ProjectsServiceStub(channel).CreateProject(request).id
         write, read = urls(StorageServiceStub(channel), project, "a")
-        assert ask("PUT", write, b"before")[0] == 200
+        assert ask("PUT", write, b"before").status == 200
     with LocalServer(tmp_path) as server, server.channel() as channel:
-        assert ask("GET", read)[2] == b"before"
-        assert ask("PUT", write, b"after")[0] == 200
-        assert ask("GET", read)[2] == b"after"
+        assert ask("GET", read).body == b"before"
+        assert ask("PUT", write, b"after").status == 200
+        assert ask("GET", read).body == b"after"
         ProjectsServiceStub(channel).DeleteProject(DeleteProjectRequest(project_identifier=project))
-        assert ask("GET", read)[0] == 404
-        assert ask("PUT", write, b"too late")[0] == 404
+        assert ask("GET", read).status == 404
+        assert ask("PUT", write, b"too late").status == 404
 
 
 def test_a_server_that_stops_leaves_no_half_of_a_file(tmp_path: Path) -> None:
@@ -117,7 +103,7 @@ def test_a_server_that_stops_leaves_no_half_of_a_file(tmp_path: Path) -> None:
     client.close()
     assert list((tmp_path / "files/incoming").iterdir()) == []
     with LocalServer(tmp_path):
-        assert ask("GET", read)[2] == b"old"
+        assert ask("GET", read).body == b"old"
 
 
 def test_urls_lead_back_to_the_name_that_the_caller_used(server: LocalServer, identifier: str) -> None:
@@ -130,11 +116,9 @@ def test_urls_lead_back_to_the_name_that_the_caller_used(server: LocalServer, id
         ("outside.example.test:8080", "http://outside.example.test:8080/api/files/"),
         ("not a host/../", f"{server.http_url}/api/files/"),
     ):
-        status, _, answer = ask(
-            "POST", f"{server.http_url}/api/storagebridge/v1/signedUrl", body, {**headers, "Host": host}
-        )
-        assert status == 200
-        (file,) = json.loads(answer)["files"]
+        answer = ask("POST", f"{server.http_url}/api/storagebridge/v1/signedUrl", body, {**headers, "Host": host})
+        assert answer.status == 200
+        (file,) = json.loads(answer.body)["files"]
         assert file["url"].startswith(expected)
         assert set(file) == {"path", "project_identifier", "provider", "url"}
         assert (file["path"], file["project_identifier"], file["provider"]) == ("a", identifier, "aws")

@@ -6,28 +6,21 @@ import http.client
 import socket
 import threading
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
 
 from neptune_api.server.files.storage import FolderStorage
+from tests.files.raw_http import PATIENCE, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from tests.files.raw_http import Answer
+
 KEY = b"k" * 32
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back: the status, the headers by lower-case name, the body."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
 
 
 class Http:
@@ -37,17 +30,11 @@ class Http:
         self.address = address
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(*self.address, timeout=30)
+        return http.client.HTTPConnection(*self.address, timeout=PATIENCE)
 
     def ask(self, method: str, target: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
-        connection = self.connect()
-        try:
-            connection.request(method, target, body=body, headers=dict(headers or {}))
-            response = connection.getresponse()
-            found = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, found, response.read())
-        finally:
-            connection.close()
+        host, port = self.address
+        return ask(method, f"http://{host}:{port}{target}", body, headers)
 
 
 class Files(Http):

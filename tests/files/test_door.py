@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from tests.files.conftest import Answer, Files
+    from tests.files.conftest import Files
+    from tests.files.raw_http import Answer
 
 CONTENT = bytes(range(256)) * 40
 DEADLINE = 30.0

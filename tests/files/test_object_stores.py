@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import subprocess
 import sys
 import urllib.parse
@@ -30,6 +29,7 @@ from neptune_api.v1.storage_service_pb2 import (
 )
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
 from tests.environments import Environment
+from tests.files.raw_http import ask
 from tests.files.test_folder import NAMES
 
 if TYPE_CHECKING:
@@ -64,21 +64,10 @@ def _process(script: str, *arguments: str) -> Iterator[str]:
         process.communicate(timeout=30)
 
 
-def ask(method: str, url: str, body: bytes | None = None, **headers: str) -> tuple[int, Any, bytes]:
-    parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
-    try:
-        connection.request(method, parts._replace(scheme="", netloc="").geturl(), body=body, headers=headers)
-        response = connection.getresponse()
-        return response.status, response.headers, response.read()
-    finally:
-        connection.close()
-
-
 @pytest.fixture(scope="module")
 def s3_endpoint() -> Iterator[str]:
     with _process("s3_process.py") as endpoint:
-        assert ask("PUT", f"{endpoint}/{BUCKET}")[0] == 200
+        assert ask("PUT", f"{endpoint}/{BUCKET}").status == 200
         yield endpoint
 
 
@@ -104,26 +93,27 @@ def test_s3_takes_and_gives_files_of_any_name(s3_url: str, s3_endpoint: str) -> 
     for name in NAMES:
         url = sign(storage, "PUT", name)
         assert url.startswith(f"{s3_endpoint}/{BUCKET}/some/prefix/{object_key(PROJECT, name)}?")
-        status, headers, _ = ask("PUT", url, name.encode() + CONTENT, **{"Content-Type": "any; thing"})
-        assert (status, headers["ETag"]) == (200, f'"{hashlib.md5(name.encode() + CONTENT).hexdigest()}"')
+        stored = ask("PUT", url, name.encode() + CONTENT, {"Content-Type": "any; thing"})
+        assert (stored.status, stored.headers["etag"]) == (200, f'"{hashlib.md5(name.encode() + CONTENT).hexdigest()}"')
     for name in NAMES:
-        status, headers, body = ask("GET", sign(storage, "GET", name))
-        assert (status, headers["Content-Type"], body) == (200, "any; thing", name.encode() + CONTENT)
+        got = ask("GET", sign(storage, "GET", name))
+        assert (got.status, got.headers["content-type"]) == (200, "any; thing")
+        assert got.body == name.encode() + CONTENT
 
 
 def test_s3_replaces_a_file_and_tells_of_one_that_is_missing(s3_url: str) -> None:
     storage = ObjectStorage(s3_url)
     for content in (b"old", b"new"):
         ask("PUT", sign(storage, "PUT", "replaced"), content)
-    assert ask("GET", sign(storage, "GET", "replaced"))[2] == b"new"
-    assert ask("GET", sign(storage, "GET", "never uploaded"))[0] == 404
+    assert ask("GET", sign(storage, "GET", "replaced")).body == b"new"
+    assert ask("GET", sign(storage, "GET", "never uploaded")).status == 404
 
 
 def test_s3_gives_ranges(s3_url: str) -> None:
     storage = ObjectStorage(s3_url)
     ask("PUT", sign(storage, "PUT", "ranged"), b"0123456789")
-    status, headers, body = ask("GET", sign(storage, "GET", "ranged"), Range="bytes=2-4")
-    assert (status, headers["Content-Range"], body) == (206, "bytes 2-4/10", b"234")
+    got = ask("GET", sign(storage, "GET", "ranged"), headers={"Range": "bytes=2-4"})
+    assert (got.status, got.headers["content-range"], got.body) == (206, "bytes 2-4/10", b"234")
 
 
 def test_urls_of_s3_last_as_long_as_ours(s3_url: str) -> None:
@@ -154,11 +144,11 @@ def test_a_server_keeps_files_in_s3_and_deletes_them_with_their_project(s3_url: 
         signed = StorageServiceStub(channel).CreateSignedUrls(CreateSignedUrlsRequest(files=files)).files
         assert {file.provider for file in signed} == {STORAGE_PROVIDER_AWS}
         for write, read in ((signed[0].url, signed[1].url), (signed[2].url, signed[3].url)):
-            assert ask("PUT", write, CONTENT)[0] == 200
-            assert ask("GET", read)[2] == CONTENT
+            assert ask("PUT", write, CONTENT).status == 200
+            assert ask("GET", read).body == CONTENT
         projects.DeleteProject(DeleteProjectRequest(project_identifier=places[1].id))
-        assert ask("GET", signed[1].url)[0] == 200
-        assert ask("GET", signed[3].url)[0] == 404
+        assert ask("GET", signed[1].url).status == 200
+        assert ask("GET", signed[3].url).status == 404
     assert not (tmp_path / "files").exists()
 
 
@@ -207,10 +197,10 @@ def test_google_takes_a_plain_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "X-Goog-Signature",
             "X-Goog-SignedHeaders",
         }
-        assert ask("PUT", url, CONTENT, **{"Content-Type": "any; thing"})[0] == 200
-        status, headers, body = ask("GET", sign(storage, "GET", "a b"))
-        assert (status, headers["Content-Type"], body) == (200, "any; thing", CONTENT)
-        assert ask("GET", sign(storage, "GET", "never uploaded"))[0] == 404
+        assert ask("PUT", url, CONTENT, {"Content-Type": "any; thing"}).status == 200
+        got = ask("GET", sign(storage, "GET", "a b"))
+        assert (got.status, got.headers["content-type"], got.body) == (200, "any; thing", CONTENT)
+        assert ask("GET", sign(storage, "GET", "never uploaded")).status == 404
 
 
 def test_azure_gets_signatures_of_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
