@@ -25,7 +25,7 @@ RULES = [rule for rules in all_rules().values() for rule in rules]
 API = Router(RULES)
 IDS = [f"{rule.name} {rule.http_verb} {rule.template}" for rule in RULES]
 MEMBER = all_rules()["/neptune_api.v1.ProjectsService/DeleteProjectMember"][0]
-EXAMPLES = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+EXAMPLES = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def requests(rule: Rule) -> st.SearchStrategy[Message]:
