@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.object_stores import s3_endpoint, s3_url
 from tests.postgres import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["no_threads_left", "postgres"]
+__all__ = ["no_threads_left", "postgres", "s3_endpoint", "s3_url"]
 
 
 @pytest.fixture(scope="session", autouse=True)

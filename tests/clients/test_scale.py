@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 import subprocess
-import urllib.request
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from neptune_api.server import LocalServer
 from neptune_api.v1.ingest_pb2 import FileRef
 from neptune_api.v1.storage_service_pb2 import FILE_PERMISSION_READ, CreateSignedUrlsRequest, FileToSign
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
-from tests.clients.conftest import CLOSE
+from tests.clients.conftest import CLOSE, Scale
+from tests.contract.conftest import GrpcConnection
+from tests.contract.lab import Lab
+from tests.files.raw_http import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from tests.clients.conftest import Scale
-    from tests.contract.lab import Lab, Point
+    from tests.contract.lab import Point
 
 START = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=timezone.utc)
 START_MS = int(START.timestamp() * 1000)
@@ -31,13 +33,19 @@ def plain(points: Iterable[Point]) -> list[tuple[float, Any]]:
     return [(point.step, point.value) for point in points]
 
 
-def contents(lab: Lab, path: str) -> bytes:
-    """Download a file as clients do: by a URL and nothing else."""
+def url_of(lab: Lab, path: str) -> str:
+    """Return the URL by which a file is read."""
     file = FileToSign(path=path, project_identifier=lab.project, permission=FILE_PERMISSION_READ)
     signed = lab.connection.stub(StorageServiceStub).CreateSignedUrls(CreateSignedUrlsRequest(files=[file]))
-    with urllib.request.urlopen(signed.files[0].url, timeout=30) as response:
-        content: bytes = response.read()
-    return content
+    url: str = signed.files[0].url
+    return url
+
+
+def contents(lab: Lab, path: str) -> bytes:
+    """Download a file as clients do: by a URL and nothing else."""
+    answer = ask("GET", url_of(lab, path))
+    assert answer.status == 200
+    return answer.body
 
 
 # Values
@@ -265,6 +273,29 @@ def test_a_file_is_replaced_by_the_next_upload_to_its_place(scale: Scale, lab: L
     )
     assert contents(lab, "same") == b"second"
     assert lab.user_values("run")["a"].size_bytes == 6
+
+
+def test_files_in_an_object_store(s3_url: str, s3_endpoint: str, tmp_path: Path) -> None:
+    """The store signs, and the client sends it the contents directly."""
+    with LocalServer(tmp_path / "data", files=s3_url) as server:
+        connection = GrpcConnection(server.channel(), http=False)
+        project = f"{server.workspace}/p"
+        scale = Scale(server, project, tmp_path)
+        scale.do(
+            ("create_project", {"name": project}),
+            ("open", {"run_id": "run"}),
+            ("assign_files", {"files": {"a": b"first", "large": ("File", {"source": b"x" * 10_000_000})}}),
+            ("log_files", {"files": {"series": b"second"}, "step": 1}),
+            *CLOSE,
+        )
+        lab = Lab(connection, project)
+        files = lab.user_values("run")
+        assert url_of(lab, files["a"].path).startswith(f"{s3_endpoint}/")
+        assert contents(lab, files["a"].path) == b"first"
+        assert contents(lab, files["large"].path) == b"x" * 10_000_000
+        ((_, _, point),) = lab.points("run", "series")
+        assert contents(lab, point.path) == b"second"
+        connection.close()
 
 
 # Runs

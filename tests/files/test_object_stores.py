@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import sys
 import urllib.parse
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,54 +25,17 @@ from neptune_api.v1.storage_service_pb2 import (
     FileToSign,
 )
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
-from tests.environments import Environment
 from tests.files.raw_http import ask
 from tests.files.test_folder import NAMES
+from tests.object_stores import BUCKET, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow  # the first test installs the stores
 
-STORES = Environment(
-    "object-stores",
-    # moto's own extra for a server brings what all of Amazon's services need.
-    ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5", "gcp-storage-emulator==2026.7.19", "cryptography>=42"),
-    package=False,
-)
-BUCKET = "bucket"
 PROJECT = "01234567-89ab-cdef-0123-456789abcdef"
 CONTENT = b"content" * 100_000
-
-
-@contextmanager
-def _process(script: str, *arguments: str) -> Iterator[str]:
-    """Run a store in its environment and give its address."""
-    path = Path(__file__).with_name(script)
-    with subprocess.Popen(
-        [STORES.python(), path, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        process.communicate(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    with _process("s3_process.py") as endpoint:
-        assert ask("PUT", f"{endpoint}/{BUCKET}").status == 200
-        yield endpoint
-
-
-@pytest.fixture
-def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
-    return f"s3://{BUCKET}/some/prefix?{urllib.parse.urlencode({'endpoint': s3_endpoint, 'region': 'us-east-1'})}"
 
 
 def sign(storage: ObjectStorage, method: str, path: str, project: str = PROJECT) -> str:
@@ -183,7 +143,7 @@ class LocalChannel:
 
 def test_google_takes_a_plain_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     account = tmp_path / "account.json"
-    with _process("gcs_process.py", BUCKET, str(account)) as endpoint:
+    with running("gcs_process.py", BUCKET, str(account)) as endpoint:
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
         storage = ObjectStorage(f"gs://{BUCKET}/prefix?base_url={endpoint}")
         # A plain PUT is what clients do for this provider; for Google's own they begin a resumable upload.
