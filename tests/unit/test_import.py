@@ -49,6 +49,12 @@ def test_the_options_load_no_protobuf() -> None:
     assert "google.protobuf" not in modules_after("import neptune_api; neptune_api.ChannelOptions()")
 
 
+def test_a_server_on_a_folder_starts_without_what_it_may_never_need() -> None:
+    loaded = modules_after("import neptune_api.server.cli; from neptune_api.server import LocalServer; LocalServer()")
+    assert "neptune_api.server.server" in loaded
+    assert loaded.isdisjoint(("alembic", "numpy.typing", "obstore", "psycopg", "sqlalchemy.dialects.postgresql"))
+
+
 @pytest.mark.parametrize("name", neptune_api.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(neptune_api, name) is not None

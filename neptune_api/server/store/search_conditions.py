@@ -6,7 +6,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import And, Criterion, Not, Operator, criteria
@@ -224,7 +223,9 @@ class Conditions:
 
     def _has_member(self, text: sa.ColumnElement[str], member: str) -> Condition:
         if self._dialect == "postgresql":
-            has_key = sa.cast(text, postgresql.JSONB).has_key(sa.literal(member, attributes.c.text_value.type))
+            from sqlalchemy.dialects.postgresql import JSONB  # with it SQLite would take long to start
+
+            has_key = sa.cast(text, JSONB).has_key(sa.literal(member, attributes.c.text_value.type))
             return cast("Condition", has_key)
         members = sa.func.json_each(text).table_valued("value")
         return sa.exists().select_from(members).where(members.c.value == member)
