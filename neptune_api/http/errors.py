@@ -31,19 +31,22 @@ def code_of(status: status_pb2.Status) -> grpc.StatusCode:
     return _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
 
 
-def reason_of(status: status_pb2.Status) -> str:
-    """Return the reason that the details of a failed call give; empty when they give none."""
+def info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
+    """Return the machine-readable cause in the details of a failed call; an empty one when there is none."""
     info = error_details_pb2.ErrorInfo()
-    return next((info.reason for packed in status.details if packed.Unpack(info)), "")
+    return info if any(packed.Unpack(info) for packed in status.details) else error_details_pb2.ErrorInfo()
 
 
-def error_body(status: status_pb2.Status, *, error_type: str | None = None, title: str | None = None) -> dict[str, Any]:
-    """Return the Error object of a failed call; `error_type` is the reason as the path's readers know it."""
+def error_body(status: status_pb2.Status, *, error_type: str | None = None) -> dict[str, Any]:
+    """Return the Error object of a failed call; `error_type` is the reason as the path's readers know it.
+
+    The title is that of the code, unless the metadata of the cause have another one.
+    """
     code = code_of(status)
     body: dict[str, Any] = {"code": http_status(status), "message": status.message}
     if error_type is not None:
         body["errorType"] = body["type"] = error_type
-    body["title"] = title or code.name.replace("_", " ").capitalize()
+    body["title"] = info_of(status).metadata.get("title") or code.name.replace("_", " ").capitalize()
     body["status"] = code.name
     details = []
     for packed in status.details:

@@ -172,6 +172,15 @@ def test_errors_name_the_field(owner: Caller) -> None:
     assert search.json()["errorType"] == "BAD_REQUEST"
 
 
+def test_queries_that_cannot_be_parsed(owner: Caller, project: str) -> None:
+    """Clients know them by the title."""
+    target = "/api/leaderboard/v1/proto/leaderboard/entries/search/?type=run&projectIdentifier="
+    reply = owner.post(f"{target}{quote(project, safe='')}", {"query": {"query": "(`a` :: = 5"}})
+    assert (reply.status, reply.json()["title"]) == (400, "Syntax error")
+    missing = owner.post(f"{target}local%2Fnowhere", {"attributeFilters": []})
+    assert (missing.status, missing.json()["errorType"]) == (403, "ACCESS_DENIED")
+
+
 def test_taken_names_and_missing_workspaces(owner: Caller, project: str) -> None:
     name = project.partition("/")[2]
     taken = owner.post(PROJECTS, {"name": name, "organizationIdentifier": "local", "description": None})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from neptune_api.exceptions import HTTP_STATUS, http_status
 from neptune_api.http import framing, headers
-from neptune_api.http.errors import decode_error, encode_error, error_body, reason_of
+from neptune_api.http.errors import decode_error, encode_error, error_body, info_of
 from neptune_api.http.framing import FrameDecoder, StreamFailed
 from neptune_api.http.json_codec import TranscodeError
 from neptune_api.http.rules import Format, all_rules
@@ -137,16 +137,19 @@ def test_errors_arrive_as_they_were(code: grpc.StatusCode) -> None:
 
 
 def test_error_object() -> None:
-    body = json.loads(encode_error(error_body(FAILURE, error_type="CONFLICT", title="In the way")))
+    body = json.loads(encode_error(error_body(FAILURE, error_type="CONFLICT")))
     assert {key: body[key] for key in ("code", "message", "errorType", "type", "title", "status")} == {
         "code": 409,
         "message": "Änderung im Weg",
         "errorType": "CONFLICT",
         "type": "CONFLICT",
-        "title": "In the way",
+        "title": "Aborted",
         "status": "ABORTED",
     }
-    assert reason_of(FAILURE) == "CONFLICT"
+    assert info_of(FAILURE).reason == "CONFLICT"
+    assert info_of(status_pb2.Status(code=5)).reason == ""
+    titled = StatusError(grpc.StatusCode.INVALID_ARGUMENT, "m", reason="R", metadata={"title": "Syntax error"})
+    assert error_body(titled.status())["title"] == "Syntax error"
     assert error_body(status_pb2.Status(code=5))["title"] == "Not found"
     assert "errorType" not in error_body(FAILURE)
 

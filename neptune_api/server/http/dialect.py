@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from neptune_api.http.errors import code_of, encode_error, error_body, reason_of
+from neptune_api.http.errors import code_of, encode_error, error_body, info_of
 from neptune_api.server.http.exchange import HttpError, Response, retry_after
 
 if TYPE_CHECKING:
@@ -113,9 +113,6 @@ _PLAIN: Final = frozenset({("/api/backend/v1/projects", "ORGANIZATION_NOT_FOUND"
 # Where the REST API has a status that no code stands for: path and reason.
 _STATUSES: Final = {("/api/storagebridge/v1/azure/signedUrl", "FILE_NOT_FOUND"): 410}
 
-# The title by which a client of the retrieval API knows a query that cannot be parsed.
-_TITLES: Final = {"NQL_SYNTAX_ERROR": "Syntax error"}
-
 
 def error_type(path: str, code: grpc.StatusCode, reason: str) -> str | None:
     """Return the type of an error as the readers of a path know it; None when they know none for it."""
@@ -128,8 +125,7 @@ def error_type(path: str, code: grpc.StatusCode, reason: str) -> str | None:
 
 def error_object(path: str, status: status_pb2.Status) -> dict[str, Any]:
     """Return the Error object of a failure at a path."""
-    reason = reason_of(status)
-    return error_body(status, error_type=error_type(path, code_of(status), reason), title=_TITLES.get(reason))
+    return error_body(status, error_type=error_type(path, code_of(status), info_of(status).reason))
 
 
 def error_response(path: str, error: StatusError, accept: str | None = None) -> Response:
@@ -139,12 +135,12 @@ def error_response(path: str, error: StatusError, accept: str | None = None) -> 
     headers: dict[str, str] = {}
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
-    body["code"] = _STATUSES.get((path, reason_of(status)), body["code"])
+    body["code"] = _STATUSES.get((path, info_of(status).reason), body["code"])
     if isinstance(error, HttpError):
         body["code"] = error.http_code
         headers.update(error.headers)
     if error.retry_seconds is not None:
         headers["retry-after"] = retry_after(error.retry_seconds)
-    if (path, reason_of(status)) in _PLAIN and accept in {None, "", "*/*"}:
+    if (path, info_of(status).reason) in _PLAIN and accept in {None, "", "*/*"}:
         return Response(body["code"], status.message.encode(), "text/plain; charset=utf-8", headers)
     return Response(body["code"], encode_error(body), headers=headers)
