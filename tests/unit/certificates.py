@@ -25,6 +25,7 @@ def make_certificates(folder: Path) -> None:
     for name in ("ca", "stranger"):
         openssl(
             "req", "-x509", *key, "-days", "2", "-subj", f"/CN={name}",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem",
         )  # fmt: skip # pairs of option and value
     for name in ("server", "client"):
@@ -32,7 +33,9 @@ def make_certificates(folder: Path) -> None:
             "req", *key, "-subj", f"/CN={name}",
             "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.csr",
         )  # fmt: skip # as above
-        (folder / f"{name}.ext").write_text(f"subjectAltName=DNS:{NAME}\n")
+        (folder / f"{name}.ext").write_text(
+            f"subjectAltName=DNS:{NAME}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        )
         openssl(
             "x509", "-req", "-days", "2", "-in", folder / f"{name}.csr", "-extfile", folder / f"{name}.ext",
             "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-CAcreateserial", "-out", folder / f"{name}.pem",
