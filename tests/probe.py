@@ -19,9 +19,11 @@ import pkgutil
 import re
 import struct
 import sys
+import threading
 import time
 from collections.abc import MutableSequence
 from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,8 @@ from google.protobuf import descriptor_pb2, message_factory
 import neptune_api
 import neptune_api.v1
 from neptune_api import models
+from neptune_api.http.framing import encode_frame
+from neptune_api.http.rules import Format, find_rule
 from neptune_api.v1.annotations_pb2 import twin
 from neptune_api.v1.auth_service_pb2_grpc import AuthServiceServicer, add_AuthServiceServicer_to_server
 from neptune_api.v1.config_service_pb2_grpc import (
@@ -382,6 +386,67 @@ async def serve_and_call_async() -> list[str]:
         await server.stop(None)
 
 
+class HttpHandler(BaseHTTPRequestHandler):
+    """As much of the HTTP API as the probe calls."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Answer GetServerInfo."""
+        self.answer(INFO.SerializeToString(), "application/x-protobuf")
+
+    def do_POST(self) -> None:
+        """Answer ReadColumns."""
+        request = models.ReadColumnsRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
+        rule = find_rule("/neptune_api.v1.SeriesService/ReadColumns")
+        assert rule is not None
+        frames = [encode_frame(rule, message, Format.PROTOBUF) for message in points(request)]
+        self.answer(b"".join(frames), Format.PROTOBUF.stream_content_type)
+
+    def answer(self, body: bytes, content_type: str) -> None:
+        """Send a response."""
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def call_http(url: str) -> list[str]:
+    """Make the calls that HTTP can carry."""
+    with neptune_api.channel(url, access_token="opaque") as channel:
+        config, series = ConfigServiceStub(channel), SeriesServiceStub(channel)
+        check(config.GetServerInfo(models.GetServerInfoRequest()) == INFO, "GetServerInfo over HTTP")
+        check(config.GetServerInfo.future(models.GetServerInfoRequest()).result() == INFO, "future over HTTP")
+        check(list(series.ReadColumns(COLUMNS)) == points(COLUMNS), "ReadColumns over HTTP")
+    return ["http unary", "http server stream"]
+
+
+async def call_http_async(url: str) -> list[str]:
+    """Make the calls that HTTP can carry, on asyncio."""
+    async with neptune_api.aio.channel(url, access_token="opaque") as channel:
+        config, series = ConfigServiceStub(channel), SeriesServiceStub(channel)
+        check(await config.GetServerInfo(models.GetServerInfoRequest()) == INFO, "GetServerInfo over HTTP")
+        check([message async for message in series.ReadColumns(COLUMNS)] == points(COLUMNS), "ReadColumns over HTTP")
+    return ["http aio unary", "http aio server stream"]
+
+
+def serve_and_call_http() -> list[str]:
+    """Call an HTTP server of the standard library."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), HttpHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            return [*call_http(url), *asyncio.run(call_http_async(url))]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def runtime() -> dict[str, object]:
     """Import everything, bring every message there and back, and make calls of every arity."""
     import google.protobuf
@@ -402,7 +467,7 @@ def runtime() -> dict[str, object]:
         "package": neptune_api.__file__,
         "modules": len(modules(neptune_api.v1)),
         "messages": len(types),
-        "calls": [*serve_and_call(), *asyncio.run(serve_and_call_async())],
+        "calls": [*serve_and_call(), *asyncio.run(serve_and_call_async()), *serve_and_call_http()],
     }
 
 
@@ -416,40 +481,47 @@ def embedded_server() -> dict[str, object]:
     from neptune_api.api.client import Client
     from neptune_api.server import LocalServer
 
-    values = [0.5, math.inf, -1.0]
-    with LocalServer() as running, Client(api_token=running.api_token) as client:
-        project = client.post_create_project(name="probe", organization_identifier=running.workspace)
-        identifier = f"{project.organization_name}/{project.name}"
-        run = client.post_create_run(project_identifier=identifier, run_id="probe")
-        snapshots = [
-            models.UpdateRunSnapshot(step=models.Step(whole=i), append={"loss": models.Value(float64=value)})
-            for i, value in enumerate(values)
-        ]
-        update = models.UpdateRunSnapshots(snapshots=snapshots)
-        operation = models.RunOperation(project=identifier, run_id="probe", update_batch=update)
-        request_id = client.post_submit(operation).request_id
-        end = time.monotonic() + 10
-        while True:
-            status = client.get_request_status(project_identifier=identifier, request_id=request_id)
-            codes = {outcome.code for outcome in status.code_by_count}
-            if codes == {0}:  # applied
-                break
-            check(codes == {14} and time.monotonic() < end, status)  # not yet
-        series = models.TimeSeries(attribute="loss", holder=models.AttributesHolder(identifier=run.id))
-        query = models.FloatSeriesValuesQuery(
-            per_series_points_limit=10, requests=[models.FloatSeriesQuery(request_id="loss", series=series)]
-        )
-        (found,) = client.post_get_float_series_values(request_=query).series
-        check([point.value for point in found.series.values] == values, found)
-        starts_with_lo = models.AttributeNameFilter(must_match_regexes=["^lo"])
-        page = client.post_query_attribute_values(
-            project_identifier=identifier, query=models.AttributeValuesQuery(attribute_name_filter=starts_with_lo)
-        )
-        check([attribute.name for entry in page.entries for attribute in entry.attributes] == ["loss"], page)
+    with LocalServer() as running:
+        for transport in ("grpc", "http"):
+            with Client(api_token=running.api_token, transport=transport) as client:
+                log_and_read(client, f"probe-{transport}", running.workspace)
     required = metadata.requires("neptune-api") or []
     dependencies = [line for line in required if "extra ==" not in line or re.search("extra == .server", line)]
     names = [re.split(r"[^\w-]", line, maxsplit=1)[0] for line in dependencies]
     return {"versions": {name: metadata.version(name) for name in names}}
+
+
+def log_and_read(client: Any, name: str, workspace: str) -> None:
+    """Log a series to a new project and read it back."""
+    values = [0.5, math.inf, -1.0]
+    project = client.post_create_project(name=name, organization_identifier=workspace)
+    identifier = f"{project.organization_name}/{project.name}"
+    run = client.post_create_run(project_identifier=identifier, run_id="probe")
+    snapshots = [
+        models.UpdateRunSnapshot(step=models.Step(whole=i), append={"loss": models.Value(float64=value)})
+        for i, value in enumerate(values)
+    ]
+    update = models.UpdateRunSnapshots(snapshots=snapshots)
+    operation = models.RunOperation(project=identifier, run_id="probe", update_batch=update)
+    request_id = client.post_submit(operation).request_id
+    end = time.monotonic() + 10
+    while True:
+        status = client.get_request_status(project_identifier=identifier, request_id=request_id)
+        codes = {outcome.code for outcome in status.code_by_count}
+        if codes == {0}:  # applied
+            break
+        check(codes == {14} and time.monotonic() < end, status)  # not yet
+    series = models.TimeSeries(attribute="loss", holder=models.AttributesHolder(identifier=run.id))
+    query = models.FloatSeriesValuesQuery(
+        per_series_points_limit=10, requests=[models.FloatSeriesQuery(request_id="loss", series=series)]
+    )
+    (found,) = client.post_get_float_series_values(request_=query).series
+    check([point.value for point in found.series.values] == values, found)
+    starts_with_lo = models.AttributeNameFilter(must_match_regexes=["^lo"])
+    page = client.post_query_attribute_values(
+        project_identifier=identifier, query=models.AttributeValuesQuery(attribute_name_filter=starts_with_lo)
+    )
+    check([attribute.name for entry in page.entries for attribute in entry.attributes] == ["loss"], page)
 
 
 # ---------------------------------------------------------------- twins: the official bytes

@@ -848,17 +848,23 @@ def test_a_call_that_waits_for_another_attempt_can_be_cancelled(serve: Serve) ->
 
 
 def test_closing_an_aio_channel_gives_calls_grace(serve: Serve) -> None:
+    asked, closing = threading.Event(), threading.Event()
+
     def slow(peer: Peer) -> None:
         peer.request()
-        time.sleep(0.2)
+        asked.set()
+        closing.wait(PATIENCE)
         peer.answer(INFO)
         peer.wait_until_gone()
 
     async def main() -> None:
         channel = neptune_api.aio.channel(server.target, api_token="")
         call = asyncio.ensure_future(_info(channel))
-        await asyncio.sleep(0.05)
-        await channel.close(PATIENCE)
+        await asyncio.to_thread(asked.wait, PATIENCE)
+        closed = asyncio.ensure_future(channel.close(PATIENCE))
+        await asyncio.sleep(0)  # it begins
+        closing.set()
+        await closed
         assert (await call).version == "1"
         with pytest.raises(grpc.aio.UsageError, match="closed"):
             await _info(channel)
