@@ -38,6 +38,7 @@ class ColumnUpdates:
             _refuse(verdict, fault)
         for _, group in groupby(batch.series, _Positions):
             alike = list(group)
+            self._updates.look_ahead(run, [item.path for item in alike], alike[0].points.steps)
             if len(alike) > 1 and alike[0].ratios is None and _ascends(alike[0].points):
                 self._append_alike(run, alike, verdict)
             else:

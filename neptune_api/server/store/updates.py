@@ -16,11 +16,13 @@ from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
     import sqlalchemy as sa
 
     from neptune_api.server.store.blocks import Block, Layout
-    from neptune_api.server.store.columns import FloatColumns
+    from neptune_api.server.store.columns import FloatColumns, Int64Array
     from neptune_api.server.store.run_state import Attribute, PointValue, RunState
     from neptune_api.server.store.run_store import RunStore
     from neptune_api.server.store.verdict import Verdict
@@ -54,6 +56,7 @@ class Updates:
                 run.floats.append_rows(rows)
                 verdict.accept(rows.values.size)
             late = np.flatnonzero(~followers)
+            self.look_ahead(run, [paths[place] for place in late.tolist()], block.steps)
         places = range(len(paths)) if late is None else late.tolist()
         for step, timestamp, values in zip(
             block.steps.tolist(), block.timestamps.tolist(), block.values.tolist(), strict=True
@@ -207,6 +210,20 @@ class Updates:
         else:
             run.floats.preview(attribute.slot, step, Preview(timestamp, point, ratio))
         return pb.INGEST_CODE_OK
+
+    def look_ahead(self, run: RunState, paths: Sequence[str], steps: Int64Array) -> None:
+        """Prepare for points of many series at steps of which some may have been logged."""
+        first, last = int(steps.min()), int(steps.max())
+        late = [
+            attribute.id
+            for path in paths
+            if (attribute := run.attributes.get(path)) is not None
+            and attribute.is_stored
+            and attribute.slot is not None
+            and first <= run.floats.last_step[attribute.slot]
+        ]
+        if len(late) > 1:
+            self._written.look_ahead(late, first, last)
 
     def logged_before(self, run: RunState, attribute: Attribute, points: FloatColumns) -> npt.NDArray[np.bool_]:
         """Tell of each point, ascending by step, whether a float series has the same value at its step."""

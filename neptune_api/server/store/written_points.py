@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import sqlalchemy as sa
 
 from neptune_api.server.store import columns as columns_
-from neptune_api.server.store.columns import FloatColumns
+from neptune_api.server.store.columns import CorruptChunkError, FloatColumns
 from neptune_api.server.store.compaction import read_tails
-from neptune_api.server.store.damage import chunk_error
+from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.schema import chunks
+from neptune_api.server.store.series import load_chunks
 from neptune_api.server.store.tails import by_series
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from neptune_api.server.store.columns import Int64Array, PayloadColumns
@@ -24,7 +28,9 @@ if TYPE_CHECKING:
     from neptune_api.server.store.run_state import PointValue
 
 # A client that starts again sends everything again, in the order of before: chunks are asked about point after point.
-_KEPT_BYTES: Final = 64 * 1024 * 1024
+_KEPT_BYTES: Final = 32 * 1024 * 1024
+# What a point takes in memory, in most chunks.
+_POINT_BYTES: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,11 @@ class _Ranges:
     first: Int64Array
     last: Int64Array
     ids: Int64Array
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[Any, ...]]) -> _Ranges:
+        table = np.array(rows, np.int64).reshape(-1, 3)
+        return cls(table[:, 0], table[:, 1], table[:, 2])
 
     def covering(self, step: int) -> list[int]:
         found = self.ids[(self.first <= step) & (step <= self.last)]
@@ -95,6 +106,29 @@ class WrittenPoints:
             if isinstance(points, FloatColumns):
                 known.add(points.steps, points.values)
 
+    def look_ahead(self, attribute_ids: Sequence[int], first: int, last: int) -> None:
+        """Read chunks of float series from `first` to `last` (micro-steps) together, before their points are asked for.
+
+        Asked for one by one, chunks cost a query each.
+        """
+        missing = [key for key in attribute_ids if key not in self._ranges]
+        found: dict[int, list[tuple[int, int, int]]] = {key: [] for key in missing}
+        wanted: list[int] = []
+        room = _KEPT_BYTES // 2
+        columns = (chunks.c.attribute_id, chunks.c.first_step, chunks.c.last_step, chunks.c.id, chunks.c.count)
+        for batch in batches(missing):
+            query = sa.select(*columns).where(chunks.c.attribute_id.in_(batch)).order_by(chunks.c.id)
+            for key, lower, upper, chunk_id, count in self._connection.execute(query):
+                found[key].append((lower, upper, chunk_id))
+                if lower <= last and first <= upper and room > 0:
+                    wanted.append(chunk_id)
+                    room -= _POINT_BYTES * count
+        self._ranges.update((key, _Ranges.of(rows)) for key, rows in found.items())
+        # Damage is told of by whoever asks for the points.
+        with contextlib.suppress(CorruptChunkError):
+            for chunk_id, payload in load_chunks(self._connection, wanted):
+                self._keep(chunk_id, payload, is_float=True)
+
     def _ranges_of(self, attribute_id: int) -> _Ranges:
         ranges = self._ranges.get(attribute_id)
         if ranges is None:
@@ -111,23 +145,21 @@ class WrittenPoints:
     def _read_ranges(self, attribute_id: int) -> _Ranges:
         query = sa.select(chunks.c.first_step, chunks.c.last_step, chunks.c.id)
         rows = self._connection.execute(query.where(chunks.c.attribute_id == attribute_id).order_by(chunks.c.id))
-        table = np.array([tuple(row) for row in rows], np.int64).reshape(-1, 3)
-        return _Ranges(table[:, 0], table[:, 1], table[:, 2])
+        return _Ranges.of([tuple(row) for row in rows])
 
     def _chunk(self, chunk_id: int, *, is_float: bool) -> _Chunk:
         kept = self._chunks.get(chunk_id)
         if kept is not None:
             self._chunks.move_to_end(chunk_id)
             return kept
-        row = self._connection.execute(
-            sa.select(chunks.c.payload, chunks.c.checksum).where(chunks.c.id == chunk_id)
-        ).one()
-        if columns_.checksum(row.payload) != row.checksum:
-            raise chunk_error(self._connection, chunk_id)
-        columns = (columns_.decode_floats if is_float else columns_.decode_payloads)(row.payload)
+        ((_, payload),) = load_chunks(self._connection, [chunk_id])
+        return self._keep(chunk_id, payload, is_float=is_float)
+
+    def _keep(self, chunk_id: int, payload: bytes, *, is_float: bool) -> _Chunk:
+        columns = (columns_.decode_floats if is_float else columns_.decode_payloads)(payload)
         # Stable: of points at the same step the one logged later comes later.
         order = np.argsort(columns.steps, kind="stable")
-        chunk = _Chunk(columns, columns.steps[order], order, len(row.payload) + 32 * len(columns))
+        chunk = _Chunk(columns, columns.steps[order], order, len(payload) + _POINT_BYTES * len(columns))
         self._chunks[chunk_id] = chunk
         self._size += chunk.size
         while self._size > _KEPT_BYTES and len(self._chunks) > 1:
