@@ -181,6 +181,22 @@ def test_what_is_no_request(stranger: Caller, request_: bytes) -> None:
     assert 400 <= status_of(reply) < 500, reply
 
 
+@pytest.mark.parametrize(
+    ("request_", "replies"),
+    [
+        (b"GET /healthz HTTP/1.0\r\n\r\n", 1),
+        (b"GET http://elsewhere.example/healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 1),
+        (HEALTH + b"Connection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n", 1),
+        (HEALTH + b"\r\n" + HEALTH + b"\r\n" + HEALTH + b"Connection: close\r\n\r\n", 3),
+    ],
+    ids=["HTTP/1.0", "to a proxy", "upgrade", "pipelined"],
+)
+def test_unusual_requests(stranger: Caller, caplog: pytest.LogCaptureFixture, request_: bytes, replies: int) -> None:
+    reply = stranger.send(request_)
+    assert reply.count(b"HTTP/1.1 200 OK") == replies, reply
+    assert not caplog.records
+
+
 @FEW
 @given(st.binary(min_size=1, max_size=200))
 @example(b"\r\n\r\n")

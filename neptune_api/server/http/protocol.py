@@ -134,6 +134,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._refused:
             self._refuse(400, "The request is not valid HTTP/1.1.")
 
+    def _unsupported_upgrade_warning(self) -> None:
+        # uvicorn would log, for every stranger who asks, that it misses a package.
+        return
+
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(self.head_seconds, self._late)
 
