@@ -18,7 +18,7 @@ MAX_HEAD_BYTES: Final = 2 * MAX_METADATA_BYTES
 """Most bytes of a status line and its header fields: metadata, of which binary values grow by a third as text."""
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_NAME_IN_LINE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*")
+_FIELDS: Final = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _STATUS: Final = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
@@ -174,8 +174,8 @@ class Response:
                 return data
 
     def _read_head(self, head: str) -> bool:
-        lines = head.split("\r\n")
-        line = _STATUS.fullmatch(lines[0])
+        first, _, fields = f"{head}\r\n".partition("\r\n")
+        line = _STATUS.fullmatch(first)
         if line is None:
             raise FramingError("the answer is not HTTP/1.1")
         status = int(line[2])
@@ -183,18 +183,19 @@ class Response:
             if status == 101:
                 raise FramingError("the server switches to a protocol that nobody asked for")
             return False
+        if not _FIELDS.fullmatch(fields):
+            raise FramingError("the head of the response has a malformed field")
         headers: dict[str, str] = {}
-        for text in lines[1:]:
-            named = _NAME_IN_LINE.match(text)
-            value = "" if named is None else text[named.end() :].rstrip(" \t")
-            if named is None or not _VALUE.fullmatch(value):
-                raise FramingError("the head of the response has a malformed field")
-            name = named[1].lower()
+        for field in fields.split("\r\n")[:-1]:
+            name, _, value = field.partition(":")
+            name, value = name.lower(), value.strip(" \t")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         self.headers = headers
         self.status = status
-        options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
-        self.reusable = "close" not in options if line[1] == "1" else "keep-alive" in options
+        self.reusable = line[1] == "1"
+        if "connection" in headers:
+            options = {option.strip().lower() for option in headers["connection"].split(",")}
+            self.reusable = "close" not in options if self.reusable else "keep-alive" in options
         self._frame(status, headers)
         return True
 
