@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from neptune_api.server.store import payload_chunks, schema
+from neptune_api.server.store import payload_chunks, schema, series_rows
 from neptune_api.server.store import tails as tails_
 from neptune_api.server.store.columns import CorruptChunkError, PayloadColumns
 from neptune_api.server.store.compaction import compact
@@ -20,7 +20,7 @@ from neptune_api.server.store.run_state import SERIES_TYPES, Attribute, PayloadS
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -34,15 +34,6 @@ if TYPE_CHECKING:
 _LONG_POINTS: Final = 32_768
 # About 200 bytes each: what the applier keeps of runs it has seen.
 _CACHED_ATTRIBUTES: Final = 300_000
-
-
-_SERIES: Final = schema.series
-_FLOAT_COLUMNS: Final = tuple(column for column in _SERIES.c if column.name not in {"attribute_id", "last_payload"})
-_VALUES: Final = {column.name: sa.bindparam(f"b_{column.name}", type_=column.type) for column in _FLOAT_COLUMNS}
-_INSERT_FLOATS: Final = _SERIES.insert().values(attribute_id=sa.bindparam("b_attribute_id"), **_VALUES)
-_UPDATE_FLOATS: Final = (
-    _SERIES.update().where(_SERIES.c.attribute_id == sa.bindparam("b_attribute_id")).values(**_VALUES)
-)
 
 
 class RunStore:
@@ -210,8 +201,8 @@ class RunStore:
             run.tail_count += 1
         _write_previews(connection, floats, slots)
         new, known = slots[slots >= floats.stored], slots[slots < floats.stored]
-        _execute_columns(connection, _INSERT_FLOATS, floats.columns_of(new))
-        _execute_columns(connection, _UPDATE_FLOATS, floats.columns_of(known))
+        series_rows.insert(connection, floats.columns_of(new))
+        series_rows.update(connection, floats.columns_of(known))
 
     def _write_chunks(self, connection: sa.Connection, run: RunState, groups: Sequence[Points]) -> bool:
         """Write points as chunks at once, after those in tails; tell whether that was possible."""
@@ -269,20 +260,6 @@ def _write_previews(connection: sa.Connection, floats: FloatTable, slots: npt.ND
             del floats.last_preview[slot]
     floats.previews = {}
     _upsert(connection, table, rows)
-
-
-def _execute_columns(
-    connection: sa.Connection, statement: sa.Insert | sa.Update, columns: Mapping[str, list[object]]
-) -> None:
-    """Execute a statement for every row of columns, whose parameters are named `b_<column>`.
-
-    Straight through the driver: SQLAlchemy's own handling of parameters takes longer than SQLite.
-    """
-    if not columns["attribute_id"]:
-        return
-    compiled = statement.compile(dialect=connection.dialect)
-    names = [name.removeprefix("b_") for name in compiled.positiontup or ()]
-    connection.exec_driver_sql(str(compiled), list(zip(*(columns[name] for name in names), strict=True)))
 
 
 def _upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
