@@ -48,10 +48,14 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._user = _unprivileged_user()
-        self._bin = self._find_binaries()
         self._folder = Path(tempfile.mkdtemp(prefix="neptune-api-postgres-"))
-        if self._user:
-            os.chown(self._folder, self._user["user"], self._user["group"])
+        try:
+            if self._user:
+                os.chown(self._folder, self._user["user"], self._user["group"])
+            self._bin = self._find_binaries()
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
         password = self._folder / "password"
         password.write_text(PASSWORD, encoding="utf-8")
         password.chmod(0o644)
@@ -117,6 +121,11 @@ class PostgresServer:
                 tried.append(f"{folder}: {error}")
             else:
                 return folder
+            if self._user and folder.is_dir() and (folder.parent / "lib").is_dir():
+                # A checkout that is for root's eyes only, and with it the environment.
+                copy = self._folder / "binaries"
+                shutil.copytree(folder.parent, copy, symlinks=True)
+                return copy / "bin"
         raise PostgresMissingError("; ".join(tried) or "neither the wheel of the dev extra nor a system's PostgreSQL")
 
     def _run(self, program: str, *arguments: str | Path) -> None:

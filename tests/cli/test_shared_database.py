@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -132,6 +133,20 @@ def _channel(server: Serving) -> grpc.Channel:
 
 
 # What cannot be served
+
+
+def test_without_the_driver(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['psycopg'] = None; from neptune_api.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    for command in (("serve", "--store", "postgresql://h/d"), ("doctor", "postgresql://h/d")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            'PostgreSQL needs the package psycopg, which is not installed: pip install "neptune-api[server,postgres]"\n'
+        )
 
 
 def refused(folder: Path, *arguments: str, **changes: str) -> str:

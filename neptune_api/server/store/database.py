@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import sqlalchemy as sa
 
 from neptune_api.server.store import versions
-from neptune_api.server.store.faults import StoreError
+from neptune_api.server.store.faults import StoreError, UnavailableError
 
 if TYPE_CHECKING:
     import threading
@@ -93,11 +93,8 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Give a connection that sees one snapshot of the database."""
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except sa.exc.DBAPIError as error:
-            raise self._translated(error) from error
+        with self._translating(), self._engine.connect() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def write(self, *, serial: bool = True) -> Iterator[sa.Connection]:
@@ -106,11 +103,8 @@ class Database:
         Such transactions run one after the other, in all processes together: what one has looked up is still so when it
         writes. Those that are not `serial` may run at the same time; they must be right whatever the others do.
         """
-        try:
-            with self.backend.writing(serial=serial) as connection:
-                yield connection
-        except sa.exc.DBAPIError as error:
-            raise self._translated(error) from error
+        with self._translating(), self.backend.writing(serial=serial) as connection:
+            yield connection
 
     def announce(self, connection: sa.Connection, event: Event) -> None:
         """Tell every process that shares the database of an event, when the transaction is committed."""
@@ -124,8 +118,17 @@ class Database:
         """Close every connection and let another server open the folder, after the transaction at hand."""
         self.backend.close()
 
-    def _translated(self, error: sa.exc.DBAPIError) -> Exception:
-        return self.backend.fault(error) or error
+    @contextlib.contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            fault = self.backend.fault(error)
+            if fault is None:
+                raise
+            raise fault from error
+        except sa.exc.TimeoutError as error:
+            raise UnavailableError("Too many calls use the database at the same time: try again.") from error
 
 
 def is_url(location: object) -> bool:

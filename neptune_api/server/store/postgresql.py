@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from neptune_api.server.store.database import Event
 
-# PostgreSQL allows 100 connections unless told otherwise, and several servers share them.
+# PostgreSQL allows 100 connections unless told otherwise, and several servers share them. A stream keeps one.
 _POOL_SIZE: Final = 8
-_OVERFLOW: Final = 16
+_OVERFLOW: Final = 32
 # Any number that no other program takes: "neptune" in ASCII.
 _SERIAL_LOCK: Final = 0x6E657074756E65
 _DISK_FULL: Final = "53100"
