@@ -19,6 +19,8 @@ _MAX_SET_PROGRAM: Final = 2_000
 # What plain text of an expression is made of: characters that stand for themselves, also behind a backslash.
 _PLAIN: Final = re.compile(r"(?:[^\\.+*?()|\[\]{}^$]|\\\W)+")
 _QUANTIFIERS: Final = ("*", "?", "{")
+# Letters behind a backslash that stand for a class or a place, and that nothing else belongs to.
+_CLASSES: Final = frozenset("dDsSwWbBAz")
 _REPETITION: Final = re.compile(r"\{\d+(?:,\d*)?\}", re.ASCII)
 
 
@@ -55,31 +57,68 @@ def searcher(pattern: str) -> Callable[[str], bool]:
 def required_text(pattern: str) -> str:
     """Return a text that is part of whatever the expression is found in; empty when none is easy to tell.
 
-    The longest run of plain characters of an expression without alternatives, groups and flags.
+    The longest run of plain characters of an expression without flags, outside of its groups.
     """
-    if "|" in pattern or "(" in pattern or "\\Q" in pattern:
-        return ""
     longest = ""
     position = 0
     while position < len(pattern):
-        if pattern[position] == "[":
-            position = _class_end(pattern, position)
-            continue
+        character = pattern[position]
         found = _PLAIN.match(pattern, position)
-        if found is None:
+        if found is not None:
+            position = found.end()
+            plain = re.sub(r"\\(.)", r"\1", found[0], flags=re.DOTALL)
+            if pattern.startswith(_QUANTIFIERS, position):
+                # The last character need not be there.
+                plain = plain[:-1]
+            longest = max(longest, plain, key=len)
+        elif character == "[":
+            position = _class_end(pattern, position)
+        elif character == "(":
+            end = _group_end(pattern, position)
+            if end is None:
+                return ""
+            position = end
+        elif character == "|":
+            return ""
+        elif character == "{":
             repetition = _REPETITION.match(pattern, position)
-            # Classes such as \d or \pL and characters such as \x41 are not looked into: what follows may be part of it.
-            if pattern[position] in "\\{" and repetition is None:
-                return longest
-            position = position + 1 if repetition is None else repetition.end()
-            continue
-        position = found.end()
-        plain = re.sub(r"\\(.)", r"\1", found[0], flags=re.DOTALL)
-        if pattern.startswith(_QUANTIFIERS, position):
-            # The last character need not be there.
-            plain = plain[:-1]
-        longest = max(longest, plain, key=len)
+            if repetition is None:
+                return ""
+            position = repetition.end()
+        elif character == "\\":
+            width = 2 if pattern[position + 1 : position + 2] in _CLASSES else None
+            if width is None:
+                return ""
+            position += width
+        else:
+            position += 1
     return longest
+
+
+def _group_end(pattern: str, position: int) -> int | None:
+    """Return where a group ends that begins at a position; None for one that is not easy to see through."""
+    depth = 0
+    while position < len(pattern):
+        character = pattern[position]
+        if character == "\\":
+            if pattern.startswith("Q", position + 1):
+                return None
+            position += 2
+        elif character == "[":
+            position = _class_end(pattern, position)
+        elif character == "(":
+            if pattern.startswith("?", position + 1) and not pattern.startswith(("?:", "?P<"), position + 1):
+                return None
+            depth += 1
+            position += 1
+        elif character == ")":
+            depth -= 1
+            position += 1
+            if not depth:
+                return position
+        else:
+            position += 1
+    return None
 
 
 def _class_end(pattern: str, position: int) -> int:

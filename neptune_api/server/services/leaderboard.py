@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from neptune_api.server.access import Access
-    from neptune_api.server.store.attributes import Cell
     from neptune_api.server.store.records import ProjectRecord
-    from neptune_api.server.store.search import RunEntry
     from neptune_api.server.store.store import Store
+
+    # By project and number of the run.
+    Entries = dict[tuple[int, int], attributes_pb2.Attributes]
 
 _QUERY: Final = "params.query.query"
 _DEFAULT_SORT: Final = "sys/creation_time"
@@ -41,8 +43,8 @@ _AGGREGATES: Final[dict[int, nql.Aggregate]] = {
 }
 # What entries of a search of all projects carry without being asked: what names a run.
 _NAMES: Final = ("sys/id", "sys/name", "sys/custom_run_id")
-# Cells that become messages together.
-_CELLS: Final = 20_000
+# Cells that become messages together: the fewer there are at a time, the less Python's collector of garbage has to do.
+_CELLS: Final = 2_000
 
 
 class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer):
@@ -102,59 +104,45 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                 summaries=self._summaries,
                 check=check,
             )
-            runs = search.entries(connection, found.keys)
-            values = self._values(connection, runs, names, check)
-        longest = params.truncate_string_to if params.HasField("truncate_string_to") else None
-        response = attributes_pb2.LeaderboardEntries(matching_item_count=found.total)
-        for run in runs:
-            project = by_id[run.project_id]
-            entry = response.entries.add(
-                experiment_id=run.uuid,
-                type="run",
-                project_id=project.uuid,
-                organization_id=project.workspace_uuid,
-                project_name=project.name,
-                organization_name=project.workspace,
-            )
-            carried = values.get((run.project_id, run.number), ())
-            if longest is not None:
-                _truncate(carried, longest)
-            entry.attributes.extend(carried)
+            response = attributes_pb2.LeaderboardEntries(matching_item_count=found.total)
+            entries: Entries = {}
+            for run in search.entries(connection, found.keys):
+                project = by_id[run.project_id]
+                entries[run.project_id, run.number] = response.entries.add(
+                    experiment_id=run.uuid,
+                    type="run",
+                    project_id=project.uuid,
+                    organization_id=project.workspace_uuid,
+                    project_name=project.name,
+                    organization_name=project.workspace,
+                )
+            self._fill(connection, entries, AttributeFilter(names), check)
+        if params.HasField("truncate_string_to"):
+            for entry in response.entries:
+                _truncate(entry.attributes, params.truncate_string_to)
         return response
 
-    def _values(
-        self, connection: sa.Connection, runs: Iterable[RunEntry], names: frozenset[str], check: Callable[[], None]
-    ) -> dict[tuple[int, int], list[attributes_pb2.Attribute]]:
-        """Return the attributes that entries carry, by project and number of the run."""
+    def _fill(
+        self, connection: sa.Connection, entries: Entries, which: AttributeFilter, check: Callable[[], None]
+    ) -> None:
+        """Put attributes into entries."""
         numbers: dict[int, list[int]] = defaultdict(list)
-        for run in runs:
-            numbers[run.project_id].append(run.number)
-        values: dict[tuple[int, int], list[attributes_pb2.Attribute]] = defaultdict(list)
+        for project_id, number in entries:
+            numbers[project_id].append(number)
         size = 0
         for project_id, some in numbers.items():
-            waiting: list[Cell] = []
-
-            def finish(project_id: int = project_id, waiting: list[Cell] = waiting) -> None:
+            cells = attributes.values_of_runs(connection, project_id, some, which)
+            while waiting := list(islice(cells, _CELLS)):
                 check()
-                messages = [attributes_pb2.Attribute() for _ in waiting]
-                fill_attributes(connection, waiting, messages, self._summaries)
-                for cell, message in zip(waiting, messages, strict=True):
-                    values[project_id, cell.run.number].append(message)
-                waiting.clear()
-
-            for cell in attributes.values_of_runs(connection, project_id, some, AttributeFilter(names)):
-                size += cell.size
+                size += sum(cell.size for cell in waiting)
                 if size > limits.MAX_SEARCH_ANSWER_BYTES:
                     raise StatusError(
                         grpc.StatusCode.RESOURCE_EXHAUSTED,
                         f"The page would have more than {limits.MAX_SEARCH_ANSWER_BYTES:,} bytes: ask for fewer runs "
                         "or attributes at once.",
                     )
-                waiting.append(cell)
-                if len(waiting) == _CELLS:
-                    finish()
-            finish()
-        return values
+                messages = [entries[project_id, cell.run.number].attributes.add() for cell in waiting]
+                fill_attributes(connection, waiting, messages, self._summaries)
 
 
 def _check(checks: Checks, params: pb.LeaderboardSearch) -> None:

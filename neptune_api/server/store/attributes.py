@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Batches of runs grow from the first size to the last: a page may be one run's attributes or one attribute of each.
 _FIRST_BATCH: Final = 16
-_LAST_BATCH: Final = 8_192
+_LAST_BATCH: Final = 1_024
 _GROWTH: Final = 8
 # Texts and payloads of a page, after which it ends.
 # How many rows of ancestors a read is meant for, and how many of them a run may have.

@@ -14,13 +14,13 @@ from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import runs
-from neptune_api.server.store.search_columns import ColumnReader
+from neptune_api.server.store.search_columns import ROWS, ColumnReader
 from neptune_api.server.store.search_conditions import Conditions
 from neptune_api.server.store.system_attributes import IDLE_AFTER_MS
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -90,7 +90,7 @@ def search(
         return Found(0, [])
     idle_before = int(time.time() * 1000) - IDLE_AFTER_MS
     reader = ColumnReader(connection, project_ids, summaries, idle_before=idle_before)
-    conditions = Conditions(project_ids, query, connection.dialect, heads_only=heads_only, idle_before=idle_before)
+    conditions = Conditions(connection, project_ids, query, heads_only=heads_only, idle_before=idle_before)
     is_in_memory = order.type is None or order.type in SERIES_TYPES
     sort_column = () if order.type is None or is_in_memory else (conditions.value(order.name, order.type),)
     # Texts that the statement looks at anyway come with it.
@@ -98,9 +98,8 @@ def search(
     texts = [conditions.value(*what) for what in at_hand]
     statement = conditions.select(*texts, *sort_column, in_order=bool(conditions.rest) or is_in_memory)
     ranking = _Ranking(order, offset + limit)
-    for rows in connection.execute(statement, execution_options={"yield_per": _BATCH}).partitions():
+    for found, rest in _batches(connection.execute(statement, execution_options={"yield_per": ROWS})):
         check()
-        found, *rest = zip(*rows, strict=True)
         keys, columns = _ascending(np.array(found, np.int64), rest)
         values: Sequence[Any] = columns[len(at_hand)] if sort_column else ()
         if conditions.rest:
@@ -123,6 +122,23 @@ def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunEntry]:
         query = sa.select(runs.c.id, runs.c.uuid, runs.c.project_id, runs.c.number).where(runs.c.id.in_(batch))
         found.update((row.id, RunEntry(*row)) for row in connection.execute(query))
     return [found[key] for key in keys]
+
+
+def _batches(result: sa.CursorResult[Any]) -> Iterator[tuple[list[int], list[list[Any]]]]:
+    """Yield the keys and the other columns of rows, many at a time."""
+    columns: list[list[Any]] = []
+    for rows in result.partitions(ROWS):
+        parts = zip(*rows, strict=True)
+        if columns:
+            for column, part in zip(columns, parts, strict=True):
+                column.extend(part)
+        else:
+            columns = [list(part) for part in parts]
+        if len(columns[0]) >= _BATCH:
+            yield columns[0], columns[1:]
+            columns = []
+    if columns:
+        yield columns[0], columns[1:]
 
 
 def _ascending(keys: Keys, columns: Sequence[Sequence[Any]]) -> tuple[Keys, Sequence[Sequence[Any]]]:

@@ -36,6 +36,8 @@ _FLOAT: Final = int(T.ATTRIBUTE_TYPE_FLOAT)
 _STATE: Final = int(T.ATTRIBUTE_TYPE_EXPERIMENT_STATE)
 _FLOAT_SERIES: Final = int(T.ATTRIBUTE_TYPE_FLOAT_SERIES)
 _STRING_SERIES: Final = int(T.ATTRIBUTE_TYPE_STRING_SERIES)
+ROWS: Final = 1_000
+"""Rows to fetch at a time: Python's collector of garbage looks at all that are there, again and again."""
 # Keys close together are read as a range, others one by one.
 _DENSITY: Final = 8
 
@@ -87,11 +89,8 @@ class ColumnReader:
                 yield run_keys, ["idle" if time < self._idle_before else "running" for time in times]
             return
         columns = (attributes.c.run_id, attributes.c.short_text, attributes.c.id)
-        for query in self._narrowed(sa.select(*columns), name, type_, keys):
-            rows = self._connection.execute(query).all()
-            if not rows:
-                continue
-            run_keys, texts, ids = map(list, zip(*rows, strict=True))
+        for run_keys, short_texts, ids in self._parts(sa.select(*columns), name, type_, keys):
+            texts = list(short_texts)
             long = {ids[place]: place for place, text in enumerate(texts) if text is None}
             for batch in batches(list(long)):
                 whole = sa.select(attributes.c.id, attributes.c.text_value).where(attributes.c.id.in_(batch))
@@ -129,8 +128,7 @@ class ColumnReader:
     def _parts(self, query: sa.Select[Any], name: str, type_: int, keys: Keys) -> Iterator[Any]:
         """Yield the columns of a query, the keys of the runs first."""
         for narrowed in self._narrowed(query, name, type_, keys):
-            rows = self._connection.execute(narrowed).all()
-            if rows:
+            for rows in self._connection.execute(narrowed, execution_options={"yield_per": ROWS}).partitions():
                 yield tuple(zip(*rows, strict=True))
 
     def _forks(self, keys: Keys) -> Iterator[int]:

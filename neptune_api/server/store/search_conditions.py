@@ -26,17 +26,11 @@ _MAX_CRITERIA: Final = 24
 # Values of one criterion that become parameters.
 _MAX_VALUES: Final = 10_000
 
-# The attribute that the statement begins with should leave few runs.
-_SELECTIVITY: Final = {
-    Operator.EQUAL: 0,
-    Operator.CONTAINS: 1,
-    Operator.MATCHES: 2,
-    Operator.LESS: 3,
-    Operator.AT_MOST: 3,
-    Operator.GREATER: 3,
-    Operator.AT_LEAST: 3,
-    Operator.EXISTS: 4,
-}
+# What the table of runs knows as well, and most searches are sorted by.
+_CREATION: Final = ("sys/creation_time", T.ATTRIBUTE_TYPE_DATETIME)
+# Runs that tell which criterion of several leaves the fewest.
+_SAMPLE: Final = 500
+_MAX_SAMPLED: Final = 6
 
 
 def integer_of(alias: Any) -> sa.ColumnElement[Any]:
@@ -59,11 +53,12 @@ class Conditions:
     """
 
     def __init__(
-        self, project_ids: Sequence[int], node: Node, dialect: sa.Dialect, *, heads_only: bool, idle_before: int
+        self, connection: sa.Connection, project_ids: Sequence[int], node: Node, *, heads_only: bool, idle_before: int
     ) -> None:
+        self._connection = connection
         self._idle_before = idle_before
         self._project_ids = project_ids
-        self._dialect = dialect.name
+        self._dialect = connection.dialect.name
         self._heads_only = heads_only
         self._aliases: dict[tuple[str, int], Any] = {}
         self._where: list[Condition] = []
@@ -82,6 +77,8 @@ class Conditions:
 
     def value(self, name: str, type_: int) -> sa.ColumnElement[Any]:
         """Return the value of an attribute, which is no series: NULL where it is missing or NaN."""
+        if (name, type_) == _CREATION and self._base is runs:
+            return runs.c.created_ms
         alias = self._alias(name, type_)
         if KINDS[type_] is not Kind.NUMBER:  # type: ignore[index]  # the keys are integers at run time
             return self._text(alias, type_)
@@ -103,35 +100,49 @@ class Conditions:
         statement = sa.select(self._key, *columns).select_from(source).where(*self._where)
         if not in_order or len(self._project_ids) > 1:
             return statement
-        return statement.order_by(self._base.c.number if "number" in self._base.c else self._key)
+        return statement.order_by(runs.c.number if self._base is runs else self._key)
 
     def _begin(self, terms: Sequence[Node]) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int]]:
-        """Choose what the statement goes through: an attribute of all runs, the heads, or the runs."""
+        """Choose what the statement goes through: an attribute of all runs, or the runs."""
         usable = [
             term
             for term in terms
             if isinstance(term, Criterion) and term.type not in SERIES_TYPES and len(term.values) <= _MAX_VALUES
         ]
         if usable:
-            first = min(usable, key=_rank)
+            first = self._narrowest(usable)
             self._base = attributes.alias()
             self._aliases[first.name, first.type] = self._base
             self._where += (self._base.c.name == first.name, self._base.c.type == first.type)
             key = self._base.c.run_id
-            if self._heads_only:
-                self._where.append(sa.exists().where(experiments.c.head_id == key))
-        elif self._heads_only:
-            self._base = experiments.alias()
-            key = self._base.c.head_id
         else:
-            self._base = runs.alias()
+            self._base = runs
             key = self._base.c.id
-        project = self._base.c.project_id
+        if self._heads_only:
+            self._where.append(sa.exists().where(experiments.c.head_id == key))
+        self._where.append(self._is_theirs(self._base))
+        return key, self._base.c.project_id
+
+    def _narrowest(self, usable: Sequence[Criterion]) -> Criterion:
+        """Return the criterion that leaves the fewest of some runs, the first ones that have its attribute."""
+        if len(usable) == 1:
+            return usable[0]
+        counts: list[sa.ColumnElement[Any]] = []
+        for criterion in usable[:_MAX_SAMPLED]:
+            some = attributes.alias()
+            sample = sa.select(some).where(
+                self._is_theirs(some), some.c.name == criterion.name, some.c.type == criterion.type
+            )
+            sampled = sample.limit(_SAMPLE).subquery()
+            condition, _ = self._holds(criterion, sampled)
+            counts.append(sa.select(sa.func.count()).select_from(sampled).where(condition).scalar_subquery())
+        left = self._connection.execute(sa.select(*counts)).one()
+        return usable[min(range(len(left)), key=left.__getitem__)]
+
+    def _is_theirs(self, table: Any) -> Condition:
         if len(self._project_ids) == 1:
-            self._where.append(project == self._project_ids[0])
-        else:
-            self._where.append(project.in_(self._project_ids))
-        return key, project
+            return cast("Condition", table.c.project_id == self._project_ids[0])
+        return cast("Condition", table.c.project_id.in_(self._project_ids))
 
     def _add(self, term: Node) -> None:
         size = sum(1 for _ in islice(criteria(term), self._room + 1))
@@ -174,7 +185,10 @@ class Conditions:
         if criterion.type in SERIES_TYPES or len(criterion.values) > _MAX_VALUES:
             # What runs inherit of a series is in other runs.
             return None, False
-        alias = self._alias(criterion.name, criterion.type)
+        return self._holds(criterion, self._alias(criterion.name, criterion.type))
+
+    def _holds(self, criterion: Criterion, alias: Any) -> tuple[Condition, bool]:
+        """Return `_bound` of a criterion for rows of its attribute."""
         if criterion.operator is Operator.EXISTS:
             return alias.c.run_id.is_not(None), True
         kind = KINDS[criterion.type]  # type: ignore[index]  # the keys are integers at run time
@@ -229,13 +243,6 @@ class Conditions:
             return cast("Condition", has_key)
         members = sa.func.json_each(text).table_valued("value")
         return sa.exists().select_from(members).where(members.c.value == member)
-
-
-def _rank(criterion: Criterion) -> tuple[bool, int]:
-    """Return what is the less, the fewer runs a criterion leaves of a project, by experience."""
-    is_open = criterion.operator is Operator.MATCHES and not required_text(cast("str", criterion.value))
-    operator = Operator.EXISTS if is_open else criterion.operator
-    return criterion.type == T.ATTRIBUTE_TYPE_BOOL, _SELECTIVITY[operator]
 
 
 def _known(condition: Condition) -> Condition:

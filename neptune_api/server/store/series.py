@@ -101,10 +101,14 @@ class PreviewPoint(NamedTuple):
     ratio: float
 
 
+# The type spares looking for the series of attributes that have none.
+_HAS_SERIES: Final = sa.and_(series.c.attribute_id == attributes.c.id, attributes.c.type.in_(sorted(SERIES_TYPES)))
+
+
 def _query(row_class: type[PositionRow | AttributeRow]) -> sa.Select[Any]:
     columns = {**attributes.c, **series.c, "points": series.c.count.label("points")}
     query = sa.select(*(columns[name] for name in row_class._fields))
-    return query.join_from(attributes, series, series.c.attribute_id == attributes.c.id, isouter=True)
+    return query.join_from(attributes, series, _HAS_SERIES, isouter=True)
 
 
 POSITIONS: Final = _query(PositionRow)
