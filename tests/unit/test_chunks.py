@@ -125,6 +125,38 @@ def test_many_compactions_make_few_chunks(bench: Bench, monkeypatch: pytest.Monk
     assert all(left.last_step < right.first_step for left, right in pairwise(in_order))
 
 
+def test_many_series_are_merged_some_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    series, steps = 50, 40
+    names = [f"m/{number:02}" for number in range(series)]
+    for step in range(4):
+        bench.apply_one(append(dict.fromkeys(names, 0.5), step))
+    bench.store.compact()
+    held: list[int] = []
+    take = compaction._take
+
+    def watched(connection: sa.Connection, merged: Sequence[int]) -> dict[int, list[columns.FloatColumns]]:
+        found = take(connection, merged)
+        held.append(sum(len(part) for parts in found.values() for part in parts))
+        return found
+
+    monkeypatch.setattr(compaction, "_OLDER_POINTS", 30)
+    monkeypatch.setattr(compaction, "_take", watched)
+    with bench.store.exclusive() as connection:
+        ids = np.array(sorted({row.attribute_id for row in chunk_rows(bench)}))
+        at = (4 + np.arange(steps)) * WHOLE
+        group = Rectangle(
+            ids, at, np.full(steps, START_MS), np.arange(steps * series, dtype=float).reshape(steps, series)
+        )
+        compaction.store(connection, [group], CountedKeys(schema.chunks, bench.database))
+    assert sum(held) == series * 4
+    assert max(held) < 30 + 4
+    chunks = chunk_rows(bench)
+    assert [row.count for row in chunks] == [steps + 4] * series
+    for position, row in enumerate(sorted(chunks, key=lambda row: row.attribute_id)):
+        points = columns.decode_floats(row.payload)
+        assert points.values.tolist() == [0.5] * 4 + [step * series + position for step in range(steps)]
+
+
 # Other series
 
 

@@ -20,7 +20,7 @@ from neptune_api.server.store.schema import chunks, tails
 from neptune_api.server.store.tails import Rectangle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from neptune_api.server.store.tails import Points
 
@@ -29,6 +29,8 @@ _IDS_PER_QUERY: Final = 10_000
 # Chunks that wait in memory to be written together.
 _INSERT_BYTES: Final = 8 * 1024 * 1024
 _CHUNKS_PER_QUERY: Final = 2_000
+# Points of older chunks that are in memory together: of thousands of series, those of all would not fit.
+_OLDER_POINTS: Final = 2_000_000
 # A rectangle with fewer steps than this is cheaper to sort series by series.
 _FEW_STEPS: Final = 4
 
@@ -56,10 +58,11 @@ def read_tails(connection: sa.Connection, run_key: int) -> list[Points]:
 def store(connection: sa.Connection, groups: Sequence[Points], new_key: Callable[[], int]) -> None:
     """Write points that follow every chunk of their series as chunks, merged with the youngest small ones."""
     whole, others = _apart(groups)
-    sizes = {key: len(points) for key, points in others.items()}
+    sizes: dict[int, int] = {}
     for rectangle in whole:
         sizes.update(dict.fromkeys(rectangle.attribute_ids.tolist(), len(rectangle.steps)))
-    older = _take(connection, _mergeable(connection, sizes))
+    sizes |= {key: len(points) for key, points in others.items()}
+    older = _Older(connection, sizes)
     rows: list[dict[str, Any]] = []
     size = 0
     for row in _rows(whole, others, older, new_key):
@@ -95,18 +98,18 @@ def _apart(groups: Sequence[Points]) -> tuple[list[Rectangle], dict[int, FloatCo
 def _rows(
     whole: Iterable[Rectangle],
     others: dict[int, FloatColumns],
-    older: dict[int, list[FloatColumns]],
+    older: _Older,
     new_key: Callable[[], int],
 ) -> Iterator[dict[str, Any]]:
     for rectangle in whole:
         for start in range(0, len(rectangle.steps), CHUNK_POINTS):
             yield from _rectangle_rows(rectangle, slice(start, start + CHUNK_POINTS), older, new_key)
     for key, points in others.items():
-        yield from _series_rows(key, FloatColumns.concatenate([*older.pop(key, []), points]), new_key)
+        yield from _series_rows(key, FloatColumns.concatenate([*older.pop(key), points]), new_key)
 
 
 def _rectangle_rows(
-    rectangle: Rectangle, part: slice, older: dict[int, list[FloatColumns]], new_key: Callable[[], int]
+    rectangle: Rectangle, part: slice, older: _Older, new_key: Callable[[], int]
 ) -> Iterator[dict[str, Any]]:
     """Yield chunks of some steps of a rectangle, those of each series merged with what is older."""
     steps, timestamps = rectangle.steps[part], rectangle.timestamps[part]
@@ -114,12 +117,12 @@ def _rectangle_rows(
     payloads = columns_.SharedPositions(steps, timestamps).encode(values)
     first, last = int(steps[0]), int(steps[-1])
     for index, key in enumerate(rectangle.attribute_ids.tolist()):
-        before = older.pop(key, None)
-        if before is None:
-            yield _row(key, first, last, len(steps), payloads[index], new_key)
-        else:
+        before = older.pop(key)
+        if before:
             points = FloatColumns(steps, timestamps, values[index])
             yield from _series_rows(key, FloatColumns.concatenate([*before, points]), new_key)
+        else:
+            yield _row(key, first, last, len(steps), payloads[index], new_key)
 
 
 def _series_rows(key: int, points: FloatColumns, new_key: Callable[[], int]) -> Iterator[dict[str, Any]]:
@@ -142,9 +145,41 @@ def _row(
     }
 
 
-def _mergeable(connection: sa.Connection, sizes: dict[int, int]) -> list[int]:
-    """Return the chunks to write anew with the points that come, of which `sizes` tells how many by series."""
-    merged: list[int] = []
+class _Older:
+    """The chunks to write anew, by series; read, and deleted, for some series at a time."""
+
+    def __init__(self, connection: sa.Connection, sizes: Mapping[int, int]) -> None:
+        self._connection = connection
+        self._taken: dict[int, list[FloatColumns]] = {}
+        # Which chunks those are, with the number of their points: of series that are asked for one after the other.
+        self._groups: list[dict[int, list[int]]] = []
+        self._group_of: dict[int, int] = {}
+        points = _OLDER_POINTS
+        for key, (merged, count) in _mergeable(connection, sizes).items():
+            if points >= _OLDER_POINTS:
+                self._groups.append({})
+                points = 0
+            self._groups[-1][key] = merged
+            self._group_of[key] = len(self._groups) - 1
+            points += count
+
+    def pop(self, key: int) -> list[FloatColumns]:
+        """Return the points to be merged with those of a series that come now, oldest first; none the second time."""
+        group = self._group_of.pop(key, None)
+        if group is not None and key not in self._taken:
+            self._taken |= _take(
+                self._connection, [chunk for merged in self._groups[group].values() for chunk in merged]
+            )
+            self._groups[group] = {}
+        return self._taken.pop(key, [])
+
+
+def _mergeable(connection: sa.Connection, sizes: Mapping[int, int]) -> dict[int, tuple[list[int], int]]:
+    """Return the chunks to write anew with the points that come, and how many points they have, by series.
+
+    `sizes` tells how many points of each series come; the series are in its order.
+    """
+    found: dict[int, tuple[list[int], int]] = {}
     series = list(sizes)
     columns = (chunks.c.attribute_id, chunks.c.id, chunks.c.count)
     for start in range(0, len(series), _IDS_PER_QUERY):
@@ -153,12 +188,13 @@ def _mergeable(connection: sa.Connection, sizes: dict[int, int]) -> list[int]:
         for key, chunk, count in connection.execute(query.order_by(chunks.c.attribute_id, chunks.c.first_step.desc())):
             if key in done:
                 continue
-            if count <= sizes[key] and count + sizes[key] <= CHUNK_POINTS:
-                merged.append(chunk)
-                sizes[key] += count
+            merged, points = found.get(key, ([], 0))
+            size = sizes[key] + points
+            if count <= size and count + size <= CHUNK_POINTS:
+                found[key] = ([*merged, chunk], points + count)
             else:
                 done.add(key)
-    return merged
+    return {key: found[key] for key in series if key in found}
 
 
 def _take(connection: sa.Connection, merged: Sequence[int]) -> dict[int, list[FloatColumns]]:
