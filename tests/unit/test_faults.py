@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -14,6 +15,7 @@ from neptune_api.models import CreateProjectRequest, GetProjectRequest
 from neptune_api.server import LocalServer
 from neptune_api.server.store import schema
 from neptune_api.server.store.faults import DiskFullError, UnavailableError
+from neptune_api.server.store.postgresql import Address
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from tests.operations import append, assign, create
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from neptune_api.server.store.database import Database
+    from tests.postgres import PostgresServer
 
 KIB = "x" * 1024
 HOUR_NS = 3600 * 1_000_000_000
@@ -150,6 +153,42 @@ def test_the_status_of_a_database_that_cannot_be_written() -> None:
             )
         assert reason_of(error) == "DATABASE_UNAVAILABLE"
         assert "data folder cannot be used now" in (error.value.details() or "")
+
+
+def test_a_postgresql_database_that_takes_no_writes(postgres: PostgresServer) -> None:
+    url = postgres.create_database()
+    with Bench(url) as bench:
+        bench.apply_one(create())
+        name = url.rpartition("/")[2]
+        with psycopg.connect(postgres.url(), autocommit=True) as admin:
+            admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+            bench.database._engine.dispose()
+            with pytest.raises(UnavailableError, match="read-only transaction"):
+                bench.submit(assign({"a": 1}))
+            assert bench.content("run").values
+            admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
+        bench.database._engine.dispose()
+        assert bench.apply_one(assign({"a": 1})) == {"OK": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (psycopg.errors.DiskFull("no space left"), DiskFullError),
+        (psycopg.errors.AdminShutdown("terminating connection"), UnavailableError),
+        (psycopg.errors.TooManyConnections("too many clients"), UnavailableError),
+        (psycopg.errors.DeadlockDetected("deadlock"), UnavailableError),
+        (psycopg.OperationalError("server closed the connection"), UnavailableError),
+        (psycopg.errors.UniqueViolation("duplicate key"), type(None)),
+        (psycopg.errors.UndefinedTable("no such table"), type(None)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_postgresql_says(error: psycopg.Error, expected: type) -> None:
+    address = Address("postgresql://ann:secret@127.0.0.1:1/none")
+    fault = address.fault(sa.exc.DBAPIError("SELECT 1", {}, error))
+    assert type(fault) is expected
+    address.close()
 
 
 # The clock

@@ -76,6 +76,9 @@ def shape(connection: sa.Connection) -> dict[str, Any]:
         storage = "SELECT attrelid::regclass::text, attname, attstorage::text FROM pg_attribute JOIN pg_class c"
         storage += " ON c.oid = attrelid WHERE c.relkind = 'r' AND relnamespace = 'public'::regnamespace AND attnum > 0"
         found["storage"] = sorted(map(tuple, connection.exec_driver_sql(storage)))
+        options = "SELECT relname, reloptions::text FROM pg_class WHERE reloptions IS NOT NULL AND relkind = 'r'"
+        options += " AND relnamespace = 'public'::regnamespace"
+        found["options"] = sorted(map(tuple, connection.exec_driver_sql(options)))
     else:
         autoincrement = "SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'"
         found["autoincrement"] = sorted(map(tuple, connection.exec_driver_sql(autoincrement)))

@@ -289,3 +289,9 @@ for _table in (chunks, tails, operations):
         "after_create",
         _UNCOMPRESSED.execute_if(dialect="postgresql"),
     )
+# Rows come and go by the thousand, and every batch looks at all that are left: their remains must not pile up.
+_SWEPT: Final = DDL(  # type: ignore[no-untyped-call]  # as above
+    "ALTER TABLE operations SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, "
+    "toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000)"
+)
+event.listen(operations, "after_create", _SWEPT.execute_if(dialect="postgresql"))

@@ -16,10 +16,15 @@ down_revision: Final = "0002"
 
 
 def upgrade() -> None:
-    """Add the table of leases."""
+    """Add the table of leases, and keep PostgreSQL's operation log small."""
     op.create_table(
         "leases",
         sa.Column("project_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("holder", sa.BigInteger()),
         sa.PrimaryKeyConstraint("project_id"),
     )
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(
+            "ALTER TABLE operations SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, "
+            "toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000)"
+        )
