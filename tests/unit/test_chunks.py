@@ -289,3 +289,19 @@ def test_a_damaged_chunk_stops_nothing_that_follows(bench: Bench, monkeypatch: p
     )
     assert results == [{"OK": 16}]
     assert sorted(row.count for row in chunk_rows(bench)) == [4, 8, 8]
+
+
+def test_long_columns_after_a_damaged_chunk_stay_in_tails(bench: Bench) -> None:
+    few = 1000
+    append_columns(bench, "m", np.arange(few) * WHOLE, RNG.random(few))
+    bench.store.compact()
+    with bench.database.write() as connection:
+        connection.execute(schema.chunks.update().values(checksum=1))
+    many = 40_000
+    append_columns(
+        bench, "m", np.arange(few, few + many) * WHOLE, RNG.random(many), START_MS + 17 * few + np.arange(many)
+    )
+    append_columns(bench, "n", np.arange(many) * WHOLE, RNG.random(many))
+    assert sum(row.count for row in chunk_rows(bench)) == few
+    with bench.database.read() as connection:
+        assert connection.scalar(sa.select(sa.func.sum(schema.tails.c.count))) == 2 * many

@@ -19,7 +19,7 @@ from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.series_service_pb2 import AppendSeries
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -37,6 +37,13 @@ _TIMESTAMPS: Final = 2 << 3 | LENGTH
 _VALUES: Final = 3 << 3 | LENGTH
 _RATIOS: Final = 4 << 3 | LENGTH
 _ARRAY: Final = 1 << 3 | LENGTH
+
+# Series with the same positions are read together: from so many on, as long as their columns are short, and so many.
+_FEW_ALIKE: Final = 3
+_ALIKE_BYTES: Final = 64 * 1024
+_ALIKE_AT_ONCE: Final = 256
+# The length of such a path is a single byte.
+_SHORT_PATH: Final = 0x7F
 
 _Span = tuple[int, int]
 
@@ -97,20 +104,37 @@ class ColumnBatch:
     def parse(cls, payload: bytes) -> ColumnBatch:
         """Read a serialized AppendColumnsRequest; raises DecodeError for bytes that are none."""
         names = dict.fromkeys((_PROJECT, _RUN_ID, _BATCH_ID), "")
-        paths: list[str] = []
-        series: list[ColumnSeries] = []
-        faults: list[Fault] = []
+        spans: list[_Span] = []
         for tag, start, end in fields(payload):
             if tag in names:
                 names[tag] = _text(payload, start, end)
             elif tag == _SERIES:
-                path, data, spans = _read_series(payload, start, end)
-                item, of_item = _judge(len(paths), path, data, spans)
-                paths.append(path)
-                faults += of_item
-                if item is not None:
-                    series.append(item)
-        return cls(payload, names[_PROJECT], names[_RUN_ID], names[_BATCH_ID], paths, series, faults)
+                spans.append((start, end))
+        batch = cls(payload, names[_PROJECT], names[_RUN_ID], names[_BATCH_ID], [], [], [])
+        while len(batch.paths) < len(spans):
+            index = len(batch.paths)
+            table = _alike(payload, spans[index : index + _ALIKE_AT_ONCE])
+            if table is None:
+                batch._add(*_read_series(payload, *spans[index]))
+            else:
+                batch._add_alike(*table)
+        return batch
+
+    def _add(self, path: str, data: bytes, spans: dict[int, _Span]) -> None:
+        item, faults = _judge(len(self.paths), path, data, spans)
+        self.paths.append(path)
+        self.faults.extend(faults)
+        if item is not None:
+            self.series.append(item)
+
+    def _add_alike(self, paths: list[str], steps: Int64Array, timestamps: Int64Array, values: FloatArray) -> None:
+        for index, (path, row) in enumerate(zip(paths, values, strict=True), len(self.paths)):
+            code = rules.path_fault(path)
+            if code == pb.INGEST_CODE_OK:
+                self.series.append(ColumnSeries(index, path, FloatColumns(steps, timestamps, row), None, None))
+            else:
+                self.faults.append(Fault(index, path, 0, len(steps), code, rules.SENTENCES[code]))
+        self.paths.extend(paths)
 
 
 def faults_of(series: ColumnSeries, codes: Int64Array, places: Int64Array | None) -> Iterator[Fault]:
@@ -147,6 +171,52 @@ def _judge(index: int, path: str, data: bytes, spans: dict[int, _Span]) -> tuple
     places = np.flatnonzero(codes == pb.INGEST_CODE_OK)
     good = ColumnSeries(index, path, points[places], None if ratios is None else ratios[places], places)
     return (good if len(places) else None), list(faults_of(good, codes, None))
+
+
+def _alike(payload: bytes, spans: Sequence[_Span]) -> tuple[list[str], Int64Array, Int64Array, FloatArray] | None:
+    """Return the first series together with those behind it whose points are at the same steps and times.
+
+    That is how the series of a model are mostly sent, and reading them one by one would take longer than all the rest.
+    Returns their paths, steps, timestamps and values (series x steps); None when they are too few, or are points that
+    need a closer look.
+    """
+    start, end = spans[0]
+    if end - start < 2 or payload[start] != _PATH or payload[start + 1] > _SHORT_PATH:
+        return None
+    try:
+        columns = _parts(payload, spans[0], (_PATH, _COLUMNS)).get(_COLUMNS)
+        if columns is None or columns[1] != end or columns[1] - columns[0] > _ALIKE_BYTES:
+            return None
+        arrays = _read_canonical(payload, start, end)[2]
+    except (_OddFormError, DecodeError):
+        return None
+    first = columns[0]
+    size = end - first
+    if len({stop - begin for begin, stop in arrays.values()}) != 1 or arrays.keys() != {_STEPS, _TIMESTAMPS, _VALUES}:
+        return None
+    # Between path and columns is a tag with a length, the same for all.
+    head = payload[start + 2 + payload[start + 1] : first]
+    paths: list[bytes] = []
+    regions: list[bytes] = []
+    for begin, stop in spans:
+        if stop - begin < 2 or payload[begin] != _PATH or payload[begin + 1] > _SHORT_PATH:
+            break
+        at = begin + 2 + payload[begin + 1]
+        if stop - at != len(head) + size or payload[at : at + len(head)] != head:
+            break
+        paths.append(payload[begin + 2 : at])
+        regions.append(payload[at + len(head) : stop])
+    rows = np.frombuffer(b"".join(regions), np.uint8).reshape(-1, size)
+    places = {tag: slice(begin - first, stop - first) for tag, (begin, stop) in arrays.items()}
+    shared = np.ones(size, np.bool_)
+    shared[places[_VALUES]] = False
+    differs = (rows[:, shared] != rows[0, shared]).any(axis=1)
+    count = int(differs.argmax()) if bool(differs.any()) else len(rows)
+    steps, timestamps = (rows[0, places[tag]].view("<i8").astype(np.int64) for tag in (_STEPS, _TIMESTAMPS))
+    if count < _FEW_ALIKE or not len(steps) or rules.position_faults(steps, timestamps) is not None:
+        return None
+    values = np.ascontiguousarray(rows[:count, places[_VALUES]]).view("<f8").astype(np.float64, copy=False)
+    return [_text(path, 0, len(path)) for path in paths[:count]], steps, timestamps, values
 
 
 def _read_series(payload: bytes, start: int, end: int) -> tuple[str, bytes, dict[int, _Span]]:

@@ -155,9 +155,13 @@ class _Positions:
         return (
             isinstance(other, _Positions)
             and self._has_ratios == other._has_ratios
-            and np.array_equal(self._points.steps, other._points.steps)
-            and np.array_equal(self._points.timestamps, other._points.timestamps)
+            and _are_same(self._points.steps, other._points.steps)
+            and _are_same(self._points.timestamps, other._points.timestamps)
         )
+
+
+def _are_same(left: Int64Array, right: Int64Array) -> bool:
+    return left is right or np.array_equal(left, right)
 
 
 def _ascends(points: FloatColumns) -> bool:

@@ -147,6 +147,8 @@ class RunState:
     # Points in tails, and tails.
     tail_points: int = 0
     tail_count: int = 0
+    # True once a damaged chunk has kept them from being moved into chunks.
+    keeps_tails: bool = False
     last_applied_ms: int = 0
     # Later than that when another run or call has changed it.
     modified_ms: int = 0

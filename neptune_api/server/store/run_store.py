@@ -192,7 +192,8 @@ class RunStore:
         if not floats.has_waiting:
             return
         groups, slots = floats.take()
-        if groups and not (_are_long(groups) and self._write_chunks(connection, run, groups)):
+        at_once = bool(groups) and not run.keeps_tails and _are_long(groups)
+        if groups and not (at_once and self._write_chunks(connection, run, groups)):
             payload = tails_.encode(groups)
             count = sum(group.count for group in groups)
             row = {"run_id": run.id, "count": count, "payload": payload, "checksum": tails_.checksum(payload)}
@@ -210,7 +211,8 @@ class RunStore:
             with connection.begin_nested():
                 compact(connection, run.id, self.chunk_keys, groups)
         except CorruptChunkError:
-            # Compaction, which comes across it as well, knows how to live with that.
+            # Compaction comes across it as well, and knows how to live with that.
+            run.keeps_tails = True
             return False
         run.tail_points = run.tail_count = 0
         return True
