@@ -12,7 +12,8 @@ from neptune_api.v1 import attributes_service_pb2 as pb
 from neptune_api.v1.attributes_pb2 import AttributeDefinition, NextPage
 from neptune_api.v1.attributes_service_pb2_grpc import AttributesServiceStub
 from neptune_api.v1.queries_pb2 import AttributeNameFilter, AttributeNameFilterList, AttributeType, StringList
-from tests.contract.logging_helpers import another_project, log
+from tests import operations
+from tests.contract.logging_helpers import another_project, log, submit
 from tests.contract.reading_helpers import definitions, of_types, one_of, run_of, user_names, values
 
 if TYPE_CHECKING:
@@ -46,6 +47,34 @@ def test_definitions_are_each_pair_once_by_name_and_type(
     assert {("sys/id", "string"), ("sys/tags", "stringSet"), ("sys/trashed", "bool")} <= set(everything)
     for limit in (1, 7):
         assert definitions(attributes, identifier, identifier, project.id, limit=limit) == everything
+
+
+def test_definitions_of_many_runs(attributes: Any, connection: Connection, identifier: str) -> None:
+    """So many that names are looked up instead of runs."""
+    sent = []
+    for number in range(60):
+        run = f"r{number}"
+        sent.append(operations.create(run, project=identifier))
+        configs = {"x": number if number % 2 else f"{number}", f"only/{number:02}": 1, "z": 1.0}
+        sent.append(operations.update(operations.snapshot(assign=configs), run=run, project=identifier))
+    submit(connection, *sent)
+    expected = sorted(
+        [*((f"only/{number:02}", "int") for number in range(60)), ("x", "int"), ("x", "string"), ("z", "float")]
+    )
+    for limit in (None, 1, 7, 63):
+        assert definitions(attributes, identifier, limit=limit, attribute_name_filter=user_names()) == expected
+    only = AttributeNameFilter(must_match_regexes=["^(only|x)"])
+    for type_, found in (
+        (AttributeType.ATTRIBUTE_TYPE_STRING, [("x", "string")]),
+        (AttributeType.ATTRIBUTE_TYPE_INT, [item for item in expected if item[1] == "int"]),
+    ):
+        assert (
+            definitions(attributes, identifier, attribute_name_filter=only, attribute_filter=of_types([type_])) == found
+        )
+    other = another_project(connection, identifier)
+    log(connection, other, "a", configs={"only/59": 1, "only/60": 1, "x": 1})
+    both = definitions(attributes, other, identifier, limit=5, attribute_name_filter=user_names())
+    assert both == sorted([*expected, ("only/60", "int")])
 
 
 def test_definitions_of_several_projects(attributes: Any, connection: Connection, identifier: str) -> None:

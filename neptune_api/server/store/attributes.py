@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import islice
+from heapq import merge
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _FIRST_BATCH: Final = 16
 _LAST_BATCH: Final = 1_024
 _GROWTH: Final = 8
+# In a project of so many runs, names of attributes are taken to come back from run to run.
+_MANY_RUNS: Final = 50
+_DEFINITIONS: Final = 1_000
 # Texts and payloads of a page, after which it ends.
 # How many rows of ancestors a read is meant for, and how many of them a run may have.
 _INHERITED_PER_READ: Final = 20_000
@@ -169,20 +173,50 @@ def page_of_definitions(
     found: Iterator[tuple[str, int]]
     if run_keys is None:
         # What a run inherits its ancestors have, and they are in the same project.
-        query = which.narrow(sa.select(attributes.c.name, attributes.c.type).distinct())
-        query = query.join_from(attributes, runs, runs.c.id == attributes.c.run_id)
-        query = query.where(runs.c.project_id.in_(list(project_ids)))
-        if after is not None:
-            query = query.where(sa.tuple_(attributes.c.name, attributes.c.type) > after)
-        if which.is_exact:
-            query = query.limit(limit + 1)
-        rows = connection.execute(query.order_by(attributes.c.name, attributes.c.type))
-        found = ((row.name, row.type) for row in rows if which.passes(row.name))
+        each = [_definitions_of_project(connection, project_id, which, after) for project_id in project_ids]
+        found = (item for item, _ in groupby(merge(*each)) if which.passes(item[0]))
     else:
         known = _definitions_of_runs(connection, list(run_keys), which)
         found = (item for item in known if after is None or item > after)
     page = list(islice(found, limit + 1))
     return page[:limit], len(page) > limit
+
+
+def _definitions_of_project(
+    connection: sa.Connection, project_id: int, which: AttributeFilter, after: tuple[str, int] | None
+) -> Iterator[tuple[str, int]]:
+    """Yield the distinct names and types of attributes of a project, ascending, those behind a place."""
+    some_runs = sa.select(runs.c.id).where(runs.c.project_id == project_id).limit(_MANY_RUNS).subquery()
+    is_wide = connection.scalar(sa.select(sa.func.count()).select_from(some_runs)) == _MANY_RUNS
+    name, type_ = attributes.c.name, attributes.c.type
+    query: sa.Select[Any] = sa.select(name, type_).where(attributes.c.project_id == project_id).order_by(name, type_)
+    if after is not None:
+        query = query.where(sa.tuple_(name, type_) > after)
+    if which.names is not None or not is_wide:
+        query = which.narrow(query).distinct()
+    else:
+        # Many runs have the same names: from each name to the next one through the index, past all the runs.
+        first = query.limit(1).subquery()
+        walk = sa.select(first.c.name, first.c.type).cte("definitions", recursive=True)
+        found = attributes.alias()
+        next_type, next_name = (
+            sa.select(found.c.id)
+            .where(found.c.project_id == project_id, *conditions)
+            .order_by(found.c.name, found.c.type)
+            .limit(1)
+            .scalar_subquery()
+            for conditions in ((found.c.name == walk.c.name, found.c.type > walk.c.type), (found.c.name > walk.c.name,))
+        )
+        later = attributes.alias()
+        walk = walk.union_all(
+            sa.select(later.c.name, later.c.type).join_from(
+                walk, later, later.c.id == sa.func.coalesce(next_type, next_name)
+            )
+        )
+        names: sa.Select[Any] = sa.select(walk.c.name, walk.c.type)
+        query = names if which.types is None else names.where(walk.c.type.in_(sorted(which.types)))
+    for rows in connection.execute(query, execution_options={"yield_per": _DEFINITIONS}).partitions():
+        yield from map(tuple, rows)
 
 
 def _batches_of_runs(
