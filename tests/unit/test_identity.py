@@ -150,6 +150,24 @@ def test_access_token_ends_at_its_expiry_to_the_second(
     check_refused(identity, token, "AUTHORIZATION_TOKEN_EXPIRED")
 
 
+@pytest.mark.parametrize("seen_before", [False, True])
+def test_tokens_survive_a_clock_that_is_set_back(
+    identity: Identity, alice: UserRecord, clock: Clock, seen_before: bool
+) -> None:
+    pair = identity.exchange(identity.api_token_of(alice.id))
+    if seen_before:
+        identity.authenticate(f"Bearer {pair.access_token}")
+    clock.now -= 24 * 3600
+    assert identity.authenticate(f"Bearer {pair.access_token}").username == "alice"
+    # One that is made meanwhile ends by the clock of its making.
+    renewed = identity.refresh(pair.refresh_token).access_token
+    assert identity.authenticate(f"Bearer {renewed}").username == "alice"
+    clock.now += 24 * 3600
+    check_refused(identity, renewed, "AUTHORIZATION_TOKEN_EXPIRED")
+    clock.now += 3600
+    check_refused(identity, pair.access_token, "AUTHORIZATION_TOKEN_EXPIRED")
+
+
 def test_lifetimes_can_be_chosen(directory: Directory, secrets: Secrets, alice: UserRecord, clock: Clock) -> None:
     identity = Identity(directory, secrets, ADDRESSES, access_seconds=60, refresh_seconds=120, clock=clock)
     pair = identity.exchange(identity.api_token_of(alice.id))

@@ -255,6 +255,25 @@ def test_tails_are_compacted_by_one_of_them(pair: tuple[Bench, Bench]) -> None:
     assert steps_of(second) == list(range(20))
 
 
+def test_compaction_goes_on_after_a_lost_lease(pair: tuple[Bench, Bench]) -> None:
+    first, second = pair
+    with first.store._applier._standing_still:
+        first.submit(*(append({"m": float(number)}, number) for number in range(20)))
+        first.store._applier._apply_batch()
+        confirm, lost = first.store._applier._leases.confirm, iter((True,))
+
+        def lose_once(connection: sa.Connection, projects: Any) -> None:
+            if next(lost, False):
+                raise leases.LeaseLostError
+            confirm(connection, projects)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(first.store._applier._leases, "confirm", lose_once)
+            first.store.compact()
+    assert tails(second) == []
+    assert steps_of(second) == list(range(20))
+
+
 def tails(bench: Bench) -> list[Any]:
     with bench.database.read() as connection:
         return list(connection.execute(sa.select(schema.tails.c.id)))

@@ -106,8 +106,11 @@ class Applier:
 
     def compact(self, until: threading.Event | None = None) -> None:
         """Move the points in tails into chunks, run by run, until there is none left or the event is set."""
-        while not (self._stopping.is_set() or (until is not None and until.is_set())) and self._compact_one():
-            pass
+        more = True
+        while more and not (self._stopping.is_set() or (until is not None and until.is_set())):
+            # A lease that is lost is somebody else's work; the other runs go on.
+            with contextlib.suppress(LeaseLostError):
+                more = self._compact_one()
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[sa.Connection]:
