@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger(__name__)
 # What is applied in one transaction: enough to share its fsync, little enough to keep readers current.
 _BATCH_OPERATIONS: Final = 256
-_BATCH_BYTES: Final = 32 * 1024 * 1024
+_BATCH_BYTES: Final = 16 * 1024 * 1024
 _FULL_BATCH: Final = 32
 # How often outcomes that have been kept long enough are dropped.
 _FORGET_SECONDS: Final = 3600.0

@@ -64,38 +64,53 @@ Points = Rectangle | Loose
 
 def stack(groups: Sequence[Points]) -> list[Points]:
     """Return the groups with rectangles of the same series put into one, steps still ascending."""
-    alike: dict[bytes, list[Rectangle]] = {}
-    stacked: list[Points] = []
-    for group in groups:
-        if isinstance(group, Rectangle):
-            alike.setdefault(group.attribute_ids.tobytes(), []).append(group)
-        else:
-            stacked.append(group)
-    for same in alike.values():
-        steps, timestamps, values = (
-            np.concatenate([getattr(item, name) for item in same]) for name in ("steps", "timestamps", "values")
-        )
-        stacked.append(Rectangle(same[0].attribute_ids, steps, timestamps, values))
-    return stacked
+    rectangles, stacked = _apart(groups)
+    return [*stacked, *(_join(same) for same in rectangles)]
 
 
 def by_series(groups: Sequence[Points], wanted: Collection[int]) -> dict[int, FloatColumns]:
     """Return the points of each wanted series that has any, ascending by step."""
     parts: dict[int, list[FloatColumns]] = {}
     keys = np.fromiter(wanted, np.int64, len(wanted))
-    for group in stack(groups):
+    rectangles, others = _apart(groups)
+    for same in rectangles:
+        mine = np.flatnonzero(np.isin(same[0].attribute_ids, keys))
+        if len(mine):
+            # Mostly few of many series are wanted: those are copied, not all.
+            whole = _join(same, mine)
+            columns = np.ascontiguousarray(whole.values.T)
+            for key, values in zip(whole.attribute_ids.tolist(), columns, strict=True):
+                parts.setdefault(key, []).append(FloatColumns(whole.steps, whole.timestamps, values))
+    for group in others:
         mine = np.flatnonzero(np.isin(group.attribute_ids, keys))
-        if isinstance(group, Rectangle):
-            columns = np.ascontiguousarray(group.values[:, mine].T)
-            for key, values in zip(group.attribute_ids[mine].tolist(), columns, strict=True):
-                parts.setdefault(key, []).append(FloatColumns(group.steps, group.timestamps, values))
-        elif len(mine):
+        if len(mine):
             mine = mine[np.argsort(group.attribute_ids[mine], kind="stable")]
             found, starts = np.unique(group.attribute_ids[mine], return_index=True)
             for key, places in zip(found.tolist(), np.split(mine, starts[1:]), strict=True):
                 part = FloatColumns(group.steps[places], group.timestamps[places], group.values[places])
                 parts.setdefault(key, []).append(part)
     return {key: FloatColumns.concatenate(columns).ascending() for key, columns in parts.items()}
+
+
+def _apart(groups: Sequence[Points]) -> tuple[list[list[Rectangle]], list[Points]]:
+    """Return rectangles, those of the same series together, and the other groups."""
+    alike: dict[bytes, list[Rectangle]] = {}
+    others: list[Points] = []
+    for group in groups:
+        if isinstance(group, Rectangle):
+            alike.setdefault(group.attribute_ids.tobytes(), []).append(group)
+        else:
+            others.append(group)
+    return list(alike.values()), others
+
+
+def _join(same: Sequence[Rectangle], places: npt.NDArray[np.intp] | None = None) -> Rectangle:
+    """Return rectangles of the same series as one, of all series or of those at some places."""
+    ids = same[0].attribute_ids
+    steps, timestamps = (np.concatenate([getattr(item, name) for item in same]) for name in ("steps", "timestamps"))
+    if places is None or len(places) == len(ids):
+        return Rectangle(ids, steps, timestamps, np.concatenate([item.values for item in same]))
+    return Rectangle(ids[places], steps, timestamps, np.concatenate([item.values[:, places] for item in same]))
 
 
 def encode(groups: Sequence[Points]) -> bytes:
