@@ -215,8 +215,9 @@ def _definitions_of_project(
         )
         names: sa.Select[Any] = sa.select(walk.c.name, walk.c.type)
         query = names if which.types is None else names.where(walk.c.type.in_(sorted(which.types)))
-    for rows in connection.execute(query, execution_options={"yield_per": _DEFINITIONS}).partitions():
-        yield from map(tuple, rows)
+    with connection.execute(query, execution_options={"yield_per": _DEFINITIONS}) as result:
+        for rows in result.partitions():
+            yield from map(tuple, rows)
 
 
 def _batches_of_runs(

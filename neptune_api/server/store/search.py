@@ -98,20 +98,21 @@ def search(
     texts = [conditions.value(*what) for what in at_hand]
     statement = conditions.select(*texts, *sort_column, in_order=bool(conditions.rest) or is_in_memory)
     ranking = _Ranking(order, offset + limit)
-    for found, rest in _batches(connection.execute(statement, execution_options={"yield_per": ROWS})):
-        check()
-        keys, columns = _ascending(np.array(found, np.int64), rest)
-        values: Sequence[Any] = columns[len(at_hand)] if sort_column else ()
-        if conditions.rest:
-            known: Columns = {
-                (*what, None): _text_column(column) for what, column in zip(at_hand, columns, strict=False)
-            }
-            kept = _judge(reader, conditions.rest, keys, known, check)
-            keys = keys[kept]
-            values = [values[place] for place in kept.tolist()] if values else values
-        if is_in_memory:
-            values = _sort_values(reader, order, keys)
-        ranking.add(keys, values)
+    with connection.execute(statement, execution_options={"yield_per": ROWS}) as result:
+        for found, rest in _batches(result):
+            check()
+            keys, columns = _ascending(np.array(found, np.int64), rest)
+            values: Sequence[Any] = columns[len(at_hand)] if sort_column else ()
+            if conditions.rest:
+                known: Columns = {
+                    (*what, None): _text_column(column) for what, column in zip(at_hand, columns, strict=False)
+                }
+                kept = _judge(reader, conditions.rest, keys, known, check)
+                keys = keys[kept]
+                values = [values[place] for place in kept.tolist()] if values else values
+            if is_in_memory:
+                values = _sort_values(reader, order, keys)
+            ranking.add(keys, values)
     return Found(ranking.total, ranking.best()[offset:])
 
 

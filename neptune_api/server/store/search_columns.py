@@ -128,8 +128,9 @@ class ColumnReader:
     def _parts(self, query: sa.Select[Any], name: str, type_: int, keys: Keys) -> Iterator[Any]:
         """Yield the columns of a query, the keys of the runs first."""
         for narrowed in self._narrowed(query, name, type_, keys):
-            for rows in self._connection.execute(narrowed, execution_options={"yield_per": ROWS}).partitions():
-                yield tuple(zip(*rows, strict=True))
+            with self._connection.execute(narrowed, execution_options={"yield_per": ROWS}) as result:
+                for rows in result.partitions():
+                    yield tuple(zip(*rows, strict=True))
 
     def _forks(self, keys: Keys) -> Iterator[int]:
         query = sa.select(runs.c.id).where(runs.c.project_id.in_(self._project_ids), runs.c.parent_id.is_not(None))
