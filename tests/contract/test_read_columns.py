@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,20 +13,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neptune_api import exceptions
-from neptune_api.columns import points, unpack
+from neptune_api.columns import append_request, points, unpack
 from neptune_api.server import limits
+from neptune_api.v1.ingest_service_pb2 import GetRequestStatusRequest
+from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.queries_pb2 import AttributesHolder, Lineage, LineageEntityType, StepRange, TimeSeries
 from neptune_api.v1.runs_service_pb2 import GetRunRequest
 from neptune_api.v1.runs_service_pb2_grpc import RunsServiceStub
 from neptune_api.v1.series_service_pb2 import ReadColumnsRequest
-from tests.contract.lab import Lab
+from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
+from tests.contract.lab import DEADLINE, Lab, is_pending
 from tests.contract.logging_helpers import log
 from tests.operations import START_MS, append, assign, create
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import grpc
+
     from neptune_api.columns import FloatPoints
+    from neptune_api.server import LocalServer
     from tests.contract.conftest import User, Wire
 
 
@@ -252,3 +260,50 @@ def test_projects_that_are_unknown_or_invisible(lab: Lab, wire: Wire, make_user:
     for other in (stranger, Lab(lab.connection, "no/project")):
         with pytest.raises(exceptions.NotFoundException):
             other.read("r", "m")
+
+
+# Streams as they run
+
+
+def test_what_is_applied_meanwhile_is_not_in_the_answer(server: LocalServer, identifier: str) -> None:
+    count = 400_000
+    with server.channel() as channel:
+        stub = SeriesServiceStub(channel)
+        IngestServiceStub(channel).Submit(create(project=identifier))
+        request = append_request(identifier, "run", {"m": numbered(count)})
+        wait(channel, identifier, stub.AppendColumns(request).request_id)
+        holder = AttributesHolder(identifier=f"CUSTOM/{identifier}/run")
+        call = stub.ReadColumns(ReadColumnsRequest(series=[TimeSeries(attribute="m", holder=holder)]))
+        found = [unpack(next(call).columns)]
+        more = append_request(identifier, "run", {"m": numbered(10, count)})
+        wait(channel, identifier, stub.AppendColumns(more).request_id)
+        found += (unpack(response.columns) for response in call)
+        assert sum(map(len, found)) == count
+        whole = stub.ReadColumns(ReadColumnsRequest(series=[TimeSeries(attribute="m", holder=holder)]))
+        assert sum(len(unpack(response.columns)) for response in whole) == count + 10
+
+
+def test_a_caller_that_goes_away_leaves_the_server_as_it_was(server: LocalServer, identifier: str) -> None:
+    with server.channel() as channel:
+        stub = SeriesServiceStub(channel)
+        IngestServiceStub(channel).Submit(create(project=identifier))
+        request = append_request(identifier, "run", {"m": numbered(400_000)})
+        wait(channel, identifier, stub.AppendColumns(request).request_id)
+        holder = AttributesHolder(identifier=f"CUSTOM/{identifier}/run")
+        # More often than there are connections to the database.
+        for _ in range(80):
+            call = stub.ReadColumns(ReadColumnsRequest(series=[TimeSeries(attribute="m", holder=holder)]))
+            next(call)
+            call.cancel()
+        last = stub.ReadColumns(ReadColumnsRequest(series=[TimeSeries(attribute="m", holder=holder)], limit=-1))
+        assert [values(unpack(response.columns)) for response in last] == [[399_999.0]]
+
+
+def wait(channel: grpc.Channel, project: str, request_id: str) -> None:
+    """Wait until a request is applied, and check that nothing was refused."""
+    request = GetRequestStatusRequest(project_identifier=project, request_id=request_id)
+    end = time.monotonic() + DEADLINE
+    while is_pending(status := IngestServiceStub(channel).GetRequestStatus(request)):
+        assert time.monotonic() < end
+        threading.Event().wait(0.01)
+    assert [item.detail for item in status.code_by_count] == [0]
