@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from neptune_api.server import ports
 from neptune_api.server.http.exchange import Alarm
 from neptune_api.server.http.protocol import BoundedProtocol
 
@@ -64,7 +65,7 @@ class HttpDoor:
     def start(self) -> None:
         """Answer requests. Raises OSError when the socket cannot be listened on."""
         # Here, so that a failure is the caller's to see.
-        self._socket.listen(self._config.backlog)
+        ports.listen(self._socket, self._config.backlog)
         self._thread.start()
         self._server.ready.wait()
 

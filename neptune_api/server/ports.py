@@ -73,6 +73,16 @@ def reserve(host: str, port: int) -> socket.socket:
     return bound
 
 
+def listen(bound: socket.socket, backlog: int) -> None:
+    """Listen on a reserved socket. Raises OSError.
+
+    Connections of an earlier server do not stand in the way, and these will not stand in the way of the next one.
+    """
+    # Listening keeps others away by itself. Connections inherit it.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.listen(backlog)
+
+
 def port_of(bound: socket.socket) -> int:
     """Return the port a socket is bound to."""
     return int(bound.getsockname()[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import uuid
 from dataclasses import dataclass
@@ -114,23 +115,24 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         assert self._process.stdin is not None
         with self._process.stdin as stdin:
             stdin.write(pickle.dumps(steps))
+        self._process.stdin = None
 
     def outcome(self) -> Outcome:
         """Wait for its end."""
-        assert self._process.stdout is not None
         try:
-            with self._process.stdout as stdout:
-                output = stdout.read().decode()
-            code = self._process.wait(PATIENCE)
+            written, _ = self._process.communicate(timeout=PATIENCE)
         except BaseException:
-            self._process.kill()
-            self._process.wait()
+            # The processes that it has started, too, which the client has for sending.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
             raise
-        assert code == 0, output
+        output = written.decode()
+        assert self._process.returncode == 0, output
         found = json.loads(self._report.read_text())
         assert found["version"] == "0.30.0"
         return Outcome(found["results"], [(kind, error) for kind, error in found["reports"]], output)

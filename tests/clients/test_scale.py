@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import subprocess
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from neptune_api.server import LocalServer
 from neptune_api.v1.ingest_pb2 import FileRef
 from neptune_api.v1.storage_service_pb2 import FILE_PERMISSION_READ, CreateSignedUrlsRequest, FileToSign
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
-from tests.clients.conftest import CLOSE, Scale
+from tests.clients.conftest import CLOSE, PATIENCE, Scale
 from tests.contract.conftest import GrpcConnection
 from tests.contract.lab import Lab
 from tests.files.raw_http import ask
@@ -31,6 +33,14 @@ START_MS = int(START.timestamp() * 1000)
 def plain(points: Iterable[Point]) -> list[tuple[float, Any]]:
     """Return points without their times."""
     return [(point.step, point.value) for point in points]
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a process of the client has made a file."""
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < end
+        threading.Event().wait(0.02)
 
 
 def url_of(lab: Lab, path: str) -> str:
@@ -478,13 +488,43 @@ def test_waiting_means_that_it_can_be_read(scale: Scale, lab: Lab, tmp_path: Pat
         ("meet", {"here": str(waited), "there": str(read)}),
         ("close", {}),
     )
-    scale.do(("meet", {"here": str(tmp_path / "reader"), "there": str(waited)}))
+    wait_for(waited)
     assert plain(lab.floats("run", "m")) == [(1.0, 1.0)]
     assert contents(lab, lab.user_values("run")["f"].path) == b"x" * 1_000_000
     read.touch()
     outcome = process.outcome()
     assert outcome.results[3:5] == [True, True]
     assert outcome.reports == []
+
+
+def test_a_server_that_restarts_loses_nothing(tmp_path: Path) -> None:
+    """The client logs on while nobody is there, and sends it when the server is back."""
+    ready, stopped, logged, ended = (tmp_path / name for name in ("ready", "stopped", "logged", "ended"))
+    with LocalServer(tmp_path / "data") as server:
+        project = f"{server.workspace}/p"
+        process = Scale(server, project, tmp_path).start(
+            ("create_project", {"name": project}),
+            ("open", {"run_id": "run"}),
+            ("log_metrics", {"data": {"m": 1.0}, "step": 1}),
+            CLOSE[0],
+            ("meet", {"here": str(ready), "there": str(stopped)}),
+            *(("log_metrics", {"data": {"m": float(step)}, "step": step}) for step in range(2, 50)),
+            ("assign_files", {"files": {"f": b"while away"}}),
+            ("meet", {"here": str(logged), "there": str(ended)}),
+            *CLOSE,
+        )
+        wait_for(ready)
+    stopped.touch()
+    wait_for(logged)
+    with LocalServer(tmp_path / "data") as server:
+        ended.touch()
+        outcome = process.outcome()
+        connection = GrpcConnection(server.channel(), http=False)
+        lab = Lab(connection, project)
+        assert plain(lab.floats("run", "m")) == [(step, float(step)) for step in range(1, 50)]
+        assert contents(lab, lab.user_values("run")["f"].path) == b"while away"
+        connection.close()
+    assert {kind for kind, _ in outcome.reports} <= {"network", "warning"}
 
 
 def test_what_the_server_refuses_is_reported_and_the_rest_is_stored(scale: Scale, lab: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import re
+import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -339,6 +340,21 @@ def test_taken_port_of_the_last_time(tmp_path: Path) -> None:
         assert ApiToken.parse(server.api_token).api_key == ApiToken.parse(token).api_key
         with neptune_api.channel(api_token=server.api_token) as channel:
             assert UsersServiceStub(channel).GetUserIdentity(GetUserIdentityRequest()).username == "owner"
+
+
+def test_ports_are_kept_however_many_clients_hold_on_to_them(tmp_path: Path) -> None:
+    """A client does not see that a server has gone before it sends something."""
+    with ExitStack() as held:
+        addresses = []
+        for _ in range(3):
+            with LocalServer(tmp_path) as server:
+                addresses.append((server.grpc_url, server.http_url))
+                for url in addresses[-1]:
+                    host, _, port = url.partition("://")[2].partition(":")
+                    client = held.enter_context(socket.create_connection((host, int(port)), timeout=30))
+                    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert client.recv(1)
+        assert len(set(addresses)) == 1
 
 
 def test_http_port_is_kept_free_for_the_server(tmp_path: Path) -> None:
