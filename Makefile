@@ -10,7 +10,7 @@ WORKERS ?= 2
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check protos clean
+.PHONY: help quickstart test check protos bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,9 +32,12 @@ check: .venv/dev.stamp ## Lint, types, generated files, compatibility of the pro
 protos: .venv/quickstart.stamp ## Compile proto/ into the generated parts of the package
 	@$(BIN)/python build_protos.py
 
+bench: .venv/dev.stamp ## Measure speed, memory and size beside references; ROWS='submit calls' picks some
+	@$(BIN)/python -m benchmarks $(ROWS)
+
 clean: ## Remove .venv, .tools and every build product
 	rm -rf .venv .tools quickstart-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find neptune_api tests examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find neptune_api tests examples tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, this is " + sys.version.split()[0] \

@@ -1,0 +1,67 @@
+"""How long a server takes to start: as a process, and inside one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.processes import Server
+from benchmarks.report import Budget, Reference, Row
+from benchmarks.rounds import interleave
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.rounds import Bench
+
+_IMPORTS: Final = "`python -c 'import grpc, numpy, sqlalchemy'`"
+
+_LOCAL: Final = """
+import time
+from neptune_api.server import LocalServer
+started = time.perf_counter()
+server = LocalServer().start()
+print(time.perf_counter() - started)
+server.stop()
+"""
+
+
+def measure(bench: Bench) -> Iterator[Row]:
+    """Measure the rows."""
+    turn = 0
+
+    def process() -> float:
+        nonlocal turn
+        turn += 1
+        started = time.perf_counter()
+        with Server(bench.folder / f"data-{turn}"):
+            return time.perf_counter() - started
+
+    def local() -> float:
+        return float(subprocess.run([sys.executable, "-c", _LOCAL], capture_output=True, check=True).stdout)
+
+    def imports() -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import grpc, numpy, sqlalchemy"], check=True)
+        return time.perf_counter() - started
+
+    figures = interleave(bench, 11, {"process": process, "local": local, _IMPORTS: imports})
+    reference = Reference(_IMPORTS, figures[_IMPORTS])
+    yield Row(
+        name="start-process",
+        what="`neptune-api serve` on a new folder, until calls are accepted",
+        unit="s",
+        figures=figures["process"],
+        budget=Budget(0.6, at_most=True),
+        references=(reference,),
+    )
+    yield Row(
+        name="start-local",
+        what="`LocalServer().start()` in a process that has just imported it",
+        unit="s",
+        figures=figures["local"],
+        budget=Budget(0.3, at_most=True),
+        references=(reference,),
+    )
