@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
+import sqlite3
 import threading
 import time
 from itertools import pairwise
@@ -93,6 +95,19 @@ def test_the_folder_after_a_million_points(bench: Bench, tmp_path: Path) -> None
     while (size := sum(item.stat().st_size for item in tmp_path.iterdir())) > 14 * count and time.monotonic() < end:
         bench.database.tidy(threading.Event())
     assert size <= 14 * count
+
+
+def test_a_folder_that_cannot_give_pages_back_is_left_as_it_is(tmp_path: Path) -> None:
+    with Bench(tmp_path, durable=False) as bench:
+        bench.apply_one(create())
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.sqlite3")) as connection:
+        connection.execute("PRAGMA auto_vacuum=NONE")
+        connection.execute("VACUUM")
+    with Bench(tmp_path, durable=False) as bench:
+        append_columns(bench, "m", np.arange(50_000) * WHOLE, RNG.random(50_000), max_bytes=200_000)
+        with bench.database.write() as connection:
+            connection.execute(schema.chunks.delete())
+        bench.database.tidy(threading.Event())
 
 
 def test_no_chunk_is_larger_than_the_largest(bench: Bench) -> None:

@@ -39,6 +39,7 @@ _PRAGMAS: Final = (
 # What share of the pages may be free, and how many are given back before others may write.
 _SPARE_PAGES: Final = 1 / 20
 _PAGES_PER_TURN: Final = 1024
+_INCREMENTAL: Final = 2
 # What SQLite says when the folder, not the statement, is at fault. The error codes have names since Python 3.11 only.
 _FULL: Final = "database or disk is full"
 _FAULTS: Final = (
@@ -108,7 +109,12 @@ class Folder:
             def ask(pragma: str) -> int:
                 return int((cursor.execute(f"PRAGMA {pragma}").fetchone() or (0,))[0])
 
-            while not until.is_set() and ask("freelist_count") > ask("page_count") * _SPARE_PAGES:
+            # A folder of an earlier version keeps its free pages, for points that are still to come.
+            while (
+                ask("auto_vacuum") == _INCREMENTAL
+                and not until.is_set()
+                and ask("freelist_count") > ask("page_count") * _SPARE_PAGES
+            ):
                 with self._write_lock:
                     cursor.execute(f"PRAGMA incremental_vacuum({_PAGES_PER_TURN})").fetchall()
             # The long part holds up nobody, the short one waits for no reader.
