@@ -235,6 +235,15 @@ def test_what_another_process_changes_is_not_remembered(pair: tuple[Bench, Bench
     assert first.content("run").values["a"][3] == "now a text"
 
 
+def test_a_deleted_project_leaves_nothing(pair: tuple[Bench, Bench]) -> None:
+    first, second = pair
+    assert first.apply(append({"m": 1.0}, 1)) == [{"OK": 1}]
+    with second.store.exclusive() as connection:
+        assert Directory(second.database).delete_project(connection, second.project_id)
+    assert holders(first) == {}
+    assert first.apply_one(append({"m": 1.0}, 2)) == {"PROJECT_NOT_FOUND": 1}
+
+
 def test_nothing_is_applied_while_another_process_is_exclusive(pair: tuple[Bench, Bench]) -> None:
     first, second = pair
     with second.store.exclusive() as connection:

@@ -432,8 +432,8 @@ class Directory:
 
         The connection is the caller's, because the applier has to stand still meanwhile: it remembers runs.
         """
-        # The log and the outcomes of requests have no foreign key: operations may name projects that do not exist.
-        for table in (schema.operations, schema.requests):
+        # These have no foreign key: operations may name projects that do not exist.
+        for table in (schema.operations, schema.requests, schema.leases):
             connection.execute(table.delete().where(table.c.project_id == project_id))
         return connection.execute(schema.projects.delete().where(_projects.id == project_id)).rowcount > 0
 
