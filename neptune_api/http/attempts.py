@@ -269,7 +269,7 @@ class Attempts(BaseAttempts):
     def begin(self, *, fresh: bool = False) -> tuple[Connection, Response]:
         """Send the request over some connection, or over a `fresh` one. Raises CallError."""
         while True:
-            connection = self._transport.pool.take(self._end, fresh=fresh)
+            connection = self._transport.pool.take(self._end, self.ticket, fresh=fresh)
             response = self._exchange.response()
             try:
                 self.ticket.hold(connection)

@@ -6,12 +6,16 @@ A pool may be used by many threads, and on both sides of a fork: the child start
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
 import socket
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import grpc
 
 from neptune_api.http.failures import (
     CallError,
@@ -35,6 +39,9 @@ MAX_IDLE: Final = 64
 
 MAX_IDLE_SECONDS: Final = 50.0
 """Seconds after which an idle connection is not used again; load balancers cut them off after 60, often silently."""
+
+_LOOK: Final = 0.1
+"""Seconds between two looks at whether a call that is being connected was cancelled."""
 
 _SMALL: Final = 64 * 1024
 _LARGE: Final = 1024 * 1024
@@ -99,11 +106,7 @@ class Connection:
         if time.monotonic() - self.idle_since > MAX_IDLE_SECONDS:
             return False
         try:
-            if hasattr(select, "poll"):
-                poll = select.poll()
-                poll.register(self._socket, select.POLLIN)
-                return not poll.poll(0)
-            return not select.select([self._socket], [], [], 0)[0]
+            return not _ready(self._socket, 0)
         except (OSError, ValueError):
             return False
 
@@ -118,6 +121,36 @@ class Connection:
         self._socket.close()
 
 
+def _ready(connected: socket.socket, seconds: float, *, to_write: bool = False) -> bool:
+    """Tell whether a socket can be read, or written, within so many seconds."""
+    if hasattr(select, "poll"):  # which takes any number of open files
+        poll = select.poll()
+        poll.register(connected, select.POLLOUT if to_write else select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    readers, writers, _ = select.select([] if to_write else [connected], [connected] * to_write, [], seconds)
+    return bool(readers or writers)
+
+
+class Holder(Protocol):
+    """The call that wants a connection, and may be cancelled meanwhile."""
+
+    def hold(self, connection: Connection) -> None:
+        """Take note of a connection to abort. Raises CallError if the call was cancelled."""
+
+    def check(self) -> None:
+        """Raise CallError if the call was cancelled."""
+
+
+class Nobody:
+    """Holds nothing, and is never cancelled."""
+
+    def hold(self, connection: Connection) -> None:
+        """Do nothing."""
+
+    def check(self) -> None:
+        """Do nothing."""
+
+
 class Pool:
     """The connections of one channel. Its list needs no lock: append and pop of a list are atomic."""
 
@@ -130,7 +163,7 @@ class Pool:
         self._closed = False
         self._idle: list[Connection] = []
 
-    def take(self, end: float | None, *, fresh: bool = False) -> Connection:
+    def take(self, end: float | None, holder: Holder, *, fresh: bool = False) -> Connection:
         """Return a connection: an idle one, unless it has to be `fresh`, or a new one. Raises CallError."""
         while not fresh:
             try:
@@ -141,16 +174,17 @@ class Pool:
                 return connection
             connection.close()
         try:
-            connection = Connection(self._connect(end))
-        except CallError:
-            self._connected(False)
+            connection = Connection(self._connect(end, holder))
+        except CallError as error:
+            if error.code() is not grpc.StatusCode.CANCELLED:
+                self._connected(False)
             raise
         self._connected(True)
         return connection
 
     def prepare(self, seconds: float) -> None:
         """Make a connection for a later call. Raises CallError."""
-        self.keep(self.take(time.monotonic() + seconds, fresh=True))
+        self.keep(self.take(time.monotonic() + seconds, Nobody(), fresh=True))
 
     def keep(self, connection: Connection) -> None:
         """Take back a connection that can carry another request."""
@@ -178,20 +212,27 @@ class Pool:
 
     # Making connections.
 
-    def _connect(self, end: float | None) -> socket.socket:
+    def _connect(self, end: float | None, holder: Holder) -> socket.socket:
         endpoint = self.endpoint
         try:
-            connected = self._open(end)
+            connected = self._open(end, holder)
             try:
+                holder.hold(Connection(connected))
                 if endpoint.proxy is not None and not endpoint.forwarded:
                     self._tunnel(connected, end)
-                if endpoint.tls is None:
-                    return connected
-                connected.settimeout(seconds_left(end))
-                return endpoint.tls.wrap_socket(connected, server_hostname=endpoint.name_to_verify)
+                if endpoint.tls is not None:
+                    secure = connected = endpoint.tls.wrap_socket(
+                        connected, server_hostname=endpoint.name_to_verify, do_handshake_on_connect=False
+                    )
+                    holder.hold(Connection(secure))
+                    secure.settimeout(seconds_left(end))
+                    secure.do_handshake()
             except BaseException:
                 connected.close()
+                holder.check()
                 raise
+            else:
+                return connected
         except TimeoutError:
             raise deadline_exceeded(f"connected to {endpoint.authority}") from None
         except ssl.SSLError as error:
@@ -199,7 +240,7 @@ class Pool:
         except OSError as error:
             raise cannot_connect(endpoint, reason_of(error)) from error
 
-    def _open(self, end: float | None) -> socket.socket:
+    def _open(self, end: float | None, holder: Holder) -> socket.socket:
         """Connect to the first address that answers."""
         addresses = _resolve(*self.endpoint.peer, end)
         failure: OSError | None = None
@@ -208,8 +249,8 @@ class Pool:
             made = socket.socket(family, kind, protocol)
             try:
                 # An address that does not answer leaves time for the others.
-                made.settimeout(None if left is None else left / (len(addresses) - index))
-                made.connect(address)
+                until = None if left is None else time.monotonic() + left / (len(addresses) - index)
+                _connect(made, address, until, holder)
                 _tune(made, self._options)
             except OSError as error:
                 made.close()
@@ -233,6 +274,19 @@ class Pool:
             raise cannot_connect(self.endpoint, f"as a proxy, {error}") from error
         if proxy is not None and not 200 <= response.status < 300:
             raise tunnel_refused(self.endpoint, response.status)
+
+
+def _connect(made: socket.socket, address: Any, end: float | None, holder: Holder) -> None:
+    """Connect a socket, looking every now and then whether that is still wanted. Raises OSError and CallError."""
+    made.setblocking(False)
+    problem = made.connect_ex(address)
+    while problem in {errno.EINPROGRESS, errno.EWOULDBLOCK}:
+        holder.check()
+        left = seconds_left(end)
+        if _ready(made, _LOOK if left is None else min(left, _LOOK), to_write=True):
+            problem = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if problem:
+        raise OSError(problem, os.strerror(problem))
 
 
 def tunnel_head(endpoint: Endpoint) -> bytes:

@@ -5,6 +5,7 @@ and coroutines alike; what they share with gRPC is in test_channel.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import gc
 import gzip
@@ -49,6 +50,7 @@ from tests.unit.wire import PATIENCE, AioWire, SyncWire, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.unit.conftest import OpenWire
     from tests.unit.raw_server import Script
@@ -295,7 +297,9 @@ def test_a_deadline_ends_a_stream_that_stops(serve: Serve, open_channel: OpenWir
         opened(open_channel, serve(stopping)).read(timeout=0.3)
 
 
-def test_a_connection_that_is_not_made_ends_at_the_deadline(open_channel: OpenWire) -> None:
+@contextlib.contextmanager
+def full_listener() -> Iterator[int]:
+    """A port at which connections are never made."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -305,12 +309,17 @@ def test_a_connection_that_is_not_made_ends_at_the_deadline(open_channel: OpenWi
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
         try:
-            wire = open_channel(f"http://127.0.0.1:{port}", access_token="opaque", options=FAST)
-            with pytest.raises(DeadlineExceededException):
-                wire.authorize(timeout=0.3)
+            yield port
         finally:
             for filler in fillers:
                 filler.close()
+
+
+def test_a_connection_that_is_not_made_ends_at_the_deadline(open_channel: OpenWire) -> None:
+    with full_listener() as port:
+        wire = open_channel(f"http://127.0.0.1:{port}", access_token="opaque", options=FAST)
+        with pytest.raises(DeadlineExceededException, match="while it connected to"):
+            wire.authorize(timeout=0.3)
 
 
 # Retries.
@@ -826,6 +835,25 @@ def test_closing_a_channel_ends_what_is_under_way(serve: Serve) -> None:
                 call.result(PATIENCE)
     with pytest.raises(ValueError, match="closed channel"):
         stub.Authorize(models.AuthorizeRequest())
+
+
+def test_a_call_that_connects_can_be_cancelled(certificates: Path) -> None:
+    with full_listener() as port, socket.create_server(("127.0.0.1", 0)) as silent:
+        secure = ChannelOptions(ca_file=certificates / "ca.pem", retry=None)
+        for target in (f"http://127.0.0.1:{port}", f"https://127.0.0.1:{silent.getsockname()[1]}"):
+            options = secure if target.startswith("https") else ONCE
+            with neptune_api.channel(target, access_token="opaque", options=options) as channel:
+                stub = AuthServiceStub(channel)
+                future = stub.Authorize.future(models.AuthorizeRequest(), timeout=1000)
+                with ThreadPoolExecutor(1) as thread:
+                    blocking = thread.submit(stub.Authorize, models.AuthorizeRequest(), timeout=1000)
+                    assert not future.done()
+                    assert future.cancel()
+                    while not blocking.running():
+                        pass
+                    channel.close()
+                    with pytest.raises((CancelledException, ValueError), match=r"(?i)closed"):
+                        blocking.result(PATIENCE)
 
 
 def test_a_call_that_waits_for_another_attempt_can_be_cancelled(serve: Serve) -> None:
