@@ -153,13 +153,18 @@ def connection(server: LocalServer) -> Iterator[GrpcConnection]:
     opened.close()
 
 
-@pytest.fixture
-def project(server: LocalServer, connection: GrpcConnection) -> str:
-    """A project that no other test uses, as `workspace/name`."""
+def create_project(server: LocalServer, connection: GrpcConnection) -> str:
+    """Return a new project, as `workspace/name`."""
     name = f"p-{uuid.uuid4().hex}"
     request = CreateProjectRequest(name=name, organization_identifier=server.workspace)
     connection.stub(ProjectsServiceStub).CreateProject(request)
     return f"{server.workspace}/{name}"
+
+
+@pytest.fixture
+def project(server: LocalServer, connection: GrpcConnection) -> str:
+    """A project that no other test uses."""
+    return create_project(server, connection)
 
 
 @pytest.fixture

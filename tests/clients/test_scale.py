@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,15 +16,15 @@ from neptune_api.server import LocalServer
 from neptune_api.v1.ingest_pb2 import FileRef
 from neptune_api.v1.storage_service_pb2 import FILE_PERMISSION_READ, CreateSignedUrlsRequest, FileToSign
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
-from tests.clients.conftest import CLOSE, PATIENCE, Scale
+from tests.clients.conftest import CLOSE, PATIENCE, Scale, create_project
 from tests.contract.conftest import GrpcConnection
 from tests.contract.lab import Lab
 from tests.files.raw_http import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
+    from tests.clients.conftest import Step
     from tests.contract.lab import Point
 
 START = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=timezone.utc)
@@ -43,6 +44,11 @@ def wait_for(path: Path) -> None:
         threading.Event().wait(0.02)
 
 
+def below(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return what lies below a path, without it."""
+    return {path.removeprefix(prefix): value for path, value in values.items() if path.startswith(prefix)}
+
+
 def url_of(lab: Lab, path: str) -> str:
     """Return the URL by which a file is read."""
     file = FileToSign(path=path, project_identifier=lab.project, permission=FILE_PERMISSION_READ)
@@ -58,231 +64,194 @@ def contents(lab: Lab, path: str) -> bytes:
     return answer.body
 
 
-# Values
+# Values: one process logs them all, because starting and ending one takes seconds
 
 
-def test_metrics(scale: Scale, lab: Lab) -> None:
-    steps = [0, 1, 2.5, 3.000001, 10, 123_456_789_012]
-    values = [1.0, -2.5, 1e300, 5e-324, 0.1 + 0.2, float(2**53)]
-    scale.log(
-        "run",
-        *(
-            (
-                "log_metrics",
-                {
-                    "data": {"train/loss": value, "train/ints": index, "ünïcode / path": -value},
-                    "step": step,
-                    "timestamp": START + timedelta(milliseconds=index),
-                },
-            )
-            for index, (step, value) in enumerate(zip(steps, values, strict=True))
-        ),
-    )
-    expected = list(zip(steps, range(START_MS, START_MS + 6), values, strict=True))
-    assert lab.floats("run", "train/loss") == expected
-    assert lab.floats("run", "ünïcode / path") == [(step, ms, -value) for step, ms, value in expected]
-    assert [point.value for point in lab.floats("run", "train/ints")] == [0, 1, 2, 3, 4, 5]
-    assert set(lab.types("run").values()) == {"floatSeries"}
+METRICS = dict(
+    zip([0, 1, 2.5, 3.000001, 10, 123_456_789_012], [1.0, -2.5, 1e300, 5e-324, 0.1 + 0.2, 2.0**53], strict=True)
+)
+MANY_PATHS = [f"layer/{number:03}/norm" for number in range(200)]
+CONFIGS: dict[str, Any] = {
+    "int": 2**63 - 1,
+    "negative": -(2**63),
+    "float": 0.1,
+    "inf": math.inf,
+    "true": True,
+    "false": False,
+    "string": "ünïcode\n\t'quoted'",
+    "empty": "",
+    "long": "x" * 100_000,
+    "datetime": START,
+    "set": {"a", "b"},
+    "list": ["x", "y", "x"],
+}
+TEXTS = ["first", "", "ünïcode\nof two lines", "x" * 200_000]
+EDGES = [-math.inf, -1.5, 0.0, 2.0, math.inf]
+LARGE = bytes(range(256)) * 50_000
+ODD_PLACE = "weights/ünï code?&%2F+#.bin/" + "n" * 700
+IMAGES = {step: f"image {step}".encode() * 1000 for step in (1, 2, 3.5)}
 
-
-def test_many_metrics(scale: Scale, lab: Lab) -> None:
-    paths = [f"layer/{number:03}/norm" for number in range(200)]
-    scale.log(
-        "run",
-        *(
-            ("log_metrics", {"data": {path: step + index / 1000 for index, path in enumerate(paths)}, "step": step})
-            for step in range(50)
-        ),
-    )
-    for index, path in enumerate(paths):
-        assert plain(lab.floats("run", path)) == [(step, step + index / 1000) for step in range(50)]
-
-
-def test_configs(scale: Scale, lab: Lab) -> None:
-    scale.log(
-        "run",
+EVERYTHING: list[Step] = [
+    *(
         (
-            "log_configs",
+            "log_metrics",
             {
-                "data": {
-                    "int": 2**63 - 1,
-                    "negative": -(2**63),
-                    "float": 0.1,
-                    "inf": math.inf,
-                    "true": True,
-                    "false": False,
-                    "string": "ünïcode\n\t'quoted'",
-                    "empty": "",
-                    "long": "x" * 100_000,
-                    "datetime": START,
-                    "set": {"a", "b"},
-                    "list": ["x", "y", "x"],
-                }
+                "data": {"train/loss": value, "train/ints": index, "ünïcode / path": -value},
+                "step": step,
+                "timestamp": START + timedelta(milliseconds=index),
             },
-        ),
-        ("log_configs", {"data": {"model": {"layers": {"count": 3}, "name": "m"}}, "flatten": True}),
-        ("log_configs", {"data": {"odd": None, "nested": {"a": 1}}, "cast_unsupported": True}),
-        ("log_configs", {"data": {"int": 5}}),
-    )
-    values = lab.user_values("run")
-    assert {path: values.pop(path) for path in ("odd", "nested")} == {"odd": "", "nested": str({"a": 1})}
-    assert values == {
-        "int": 5,
-        "negative": -(2**63),
-        "float": 0.1,
-        "inf": math.inf,
-        "true": True,
-        "false": False,
-        "string": "ünïcode\n\t'quoted'",
-        "empty": "",
-        "long": "x" * 100_000,
-        "datetime": START_MS,
-        "set": {"a", "b"},
-        "list": {"x", "y"},
-        "model/layers/count": 3,
-        "model/name": "m",
-    }
-    assert lab.types("run")["int"] == "int"
-    assert lab.types("run")["true"] == "bool"
+        )
+        for index, (step, value) in enumerate(METRICS.items())
+    ),
+    *(
+        ("log_metrics", {"data": {path: step + index / 1000 for index, path in enumerate(MANY_PATHS)}, "step": step})
+        for step in range(50)
+    ),
+    ("log_metrics", {"data": {"previewed": 1.0}, "step": 1}),
+    ("log_metrics", {"data": {"previewed": 2.0}, "step": 2, "preview": True, "preview_completion": 0.25}),
+    ("log_metrics", {"data": {"previewed": 3.0}, "step": 3, "preview": True, "preview_completion": 0.5}),
+    ("log_metrics", {"data": {"previewed": 2.5}, "step": 2}),
+    ("log_configs", {"data": {f"config/{name}": value for name, value in CONFIGS.items()}}),
+    ("log_configs", {"data": {"config": {"layers": {"count": 3}, "name": "m"}}, "flatten": True}),
+    ("log_configs", {"data": {"config/odd": None, "config/nested": {"a": 1}}, "cast_unsupported": True}),
+    ("log_configs", {"data": {"config/int": 5}}),
+    ("add_tags", {"tags": ["a", "b", "c"]}),
+    ("add_tags", {"tags": {"g", "h"}, "group_tags": True}),
+    ("remove_tags", {"tags": ["b", "never there"]}),
+    ("remove_tags", {"tags": ("h",), "group_tags": True}),
+    ("add_tags", {"tags": ["d"]}),
+    *(
+        ("log_string_series", {"data": {"log": text}, "step": step / 2, "timestamp": START})
+        for step, text in enumerate(TEXTS)
+    ),
+    (
+        "log_histograms",
+        {
+            "histograms": {"counted": ("Histogram", {"bin_edges": EDGES, "counts": [0, 2**40, 3, 4]})},
+            "step": 1,
+            "timestamp": START,
+        },
+    ),
+    (
+        "log_histograms",
+        {"histograms": {"dense": ("Histogram", {"bin_edges": [0, 1, 2], "densities": [0.25, 0.75]})}, "step": 2},
+    ),
+    (
+        "assign_files",
+        {
+            "files": {
+                "files/bytes": b"hello",
+                "files/path": Path("report.html"),
+                "files/name": "report.html",
+                "files/empty": ("File", {"source": b"", "mime_type": "text/plain"}),
+                "files/large": ("File", {"source": LARGE, "mime_type": "application/x-large", "size": 67}),
+                "files/odd": ("File", {"source": b"odd", "destination": ODD_PLACE}),
+                "replaced": ("File", {"source": b"first version", "destination": "same"}),
+            }
+        },
+    ),
+    *(
+        (
+            "log_files",
+            {
+                "files": {"images": ("File", {"source": image, "mime_type": "image/png"})},
+                "step": step,
+                "timestamp": START,
+            },
+        )
+        for step, image in IMAGES.items()
+    ),
+    CLOSE[0],  # uploads overtake each other
+    ("assign_files", {"files": {"replaced": ("File", {"source": b"second", "destination": "same"})}}),
+]
 
 
-def test_tags(scale: Scale, lab: Lab) -> None:
-    scale.log(
-        "run",
-        ("add_tags", {"tags": ["a", "b", "c"]}),
-        ("add_tags", {"tags": {"g", "h"}, "group_tags": True}),
-        ("remove_tags", {"tags": ["b", "never there"]}),
-        ("remove_tags", {"tags": ("h",), "group_tags": True}),
-        ("add_tags", {"tags": ["d"]}),
-    )
-    values = lab.values("run")
+@pytest.fixture(scope="module")
+def logged(server: LocalServer, connection: GrpcConnection, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A project with a run that has everything."""
+    folder = tmp_path_factory.mktemp("logged")
+    (folder / "report.html").write_text("<p>report</p>")
+    project = create_project(server, connection)
+    Scale(server, project, folder).log("run", *EVERYTHING)
+    return Lab(connection, project)
+
+
+def test_metrics(logged: Lab) -> None:
+    expected = [(step, START_MS + index, value) for index, (step, value) in enumerate(METRICS.items())]
+    assert logged.floats("run", "train/loss") == expected
+    assert logged.floats("run", "ünïcode / path") == [(step, ms, -value) for step, ms, value in expected]
+    assert [point.value for point in logged.floats("run", "train/ints")] == [0, 1, 2, 3, 4, 5]
+    assert logged.types("run")["train/ints"] == "floatSeries"
+
+
+def test_many_metrics(logged: Lab) -> None:
+    for index, path in enumerate(MANY_PATHS):
+        assert plain(logged.floats("run", path)) == [(step, step + index / 1000) for step in range(50)]
+
+
+def test_previews(logged: Lab) -> None:
+    assert plain(logged.floats("run", "previewed")) == [(1.0, 1.0), (2.0, 2.5)]
+    previews = logged.previews("run", "previewed")
+    assert [(point.step, point.value, point.ratio) for point in previews] == [(3.0, 3.0, 0.5)]
+
+
+def test_configs(logged: Lab) -> None:
+    values = below(logged.user_values("run"), "config/")
+    assert (values.pop("odd"), values.pop("nested")) == ("", str({"a": 1}))
+    assert (values.pop("layers/count"), values.pop("name")) == (3, "m")
+    assert values == {**CONFIGS, "int": 5, "datetime": START_MS, "list": {"x", "y"}}
+    types = below(logged.types("run"), "config/")
+    assert (types["int"], types["true"], types["set"]) == ("int", "bool", "stringSet")
+
+
+def test_tags(logged: Lab) -> None:
+    values = logged.values("run")
     assert values["sys/tags"] == {"a", "c", "d"}
     assert values["sys/group_tags"] == {"g"}
 
 
-def test_string_series(scale: Scale, lab: Lab) -> None:
-    texts = ["first", "", "ünïcode\nof two lines", "x" * 200_000]
-    scale.log(
-        "run",
-        *(
-            ("log_string_series", {"data": {"log": text}, "step": step / 2, "timestamp": START})
-            for step, text in enumerate(texts)
-        ),
-    )
-    assert lab.points("run", "log") == [(step / 2, START_MS, text) for step, text in enumerate(texts)]
+def test_string_series(logged: Lab) -> None:
+    assert logged.points("run", "log") == [(step / 2, START_MS, text) for step, text in enumerate(TEXTS)]
 
 
-def test_histograms(scale: Scale, lab: Lab) -> None:
-    edges = [-math.inf, -1.5, 0.0, 2.0, math.inf]
-    scale.log(
-        "run",
-        (
-            "log_histograms",
-            {
-                "histograms": {"counted": ("Histogram", {"bin_edges": edges, "counts": [0, 2**40, 3, 4]})},
-                "step": 1,
-                "timestamp": START,
-            },
-        ),
-        (
-            "log_histograms",
-            {"histograms": {"dense": ("Histogram", {"bin_edges": [0, 1, 2], "densities": [0.25, 0.75]})}, "step": 2},
-        ),
-    )
-    ((step, ms, counted),) = lab.points("run", "counted")
+def test_histograms(logged: Lab) -> None:
+    ((step, ms, counted),) = logged.points("run", "counted")
     assert (step, ms) == (1.0, START_MS)
-    assert (counted.type, list(counted.edges), list(counted.values)) == ("COUNTING", edges, [0, 2**40, 3, 4])
-    ((step, _, dense),) = lab.points("run", "dense")
+    assert (counted.type, list(counted.edges), list(counted.values)) == ("COUNTING", EDGES, [0, 2**40, 3, 4])
+    ((step, _, dense),) = logged.points("run", "dense")
     assert (step, dense.type, list(dense.edges), list(dense.values)) == (2.0, "DENSITY", [0, 1, 2], [0.25, 0.75])
-
-
-def test_previews(scale: Scale, lab: Lab) -> None:
-    scale.log(
-        "run",
-        ("log_metrics", {"data": {"m": 1.0}, "step": 1}),
-        ("log_metrics", {"data": {"m": 2.0}, "step": 2, "preview": True, "preview_completion": 0.25}),
-        ("log_metrics", {"data": {"m": 3.0}, "step": 3, "preview": True, "preview_completion": 0.5}),
-        ("log_metrics", {"data": {"m": 2.5}, "step": 2}),
-    )
-    assert plain(lab.floats("run", "m")) == [(1.0, 1.0), (2.0, 2.5)]
-    assert [(point.step, point.value, point.ratio) for point in lab.previews("run", "m")] == [(3.0, 3.0, 0.5)]
 
 
 # Files
 
 
-def test_assigned_files(scale: Scale, lab: Lab, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text("<p>report</p>")
-    large = bytes(range(256)) * 50_000
-    odd = "weights/ünï code?&%2F+#.bin/" + "n" * 700
-    scale.log(
-        "run",
-        (
-            "assign_files",
-            {
-                "files": {
-                    "bytes": b"hello",
-                    "path": tmp_path / "report.html",
-                    "name": str(tmp_path / "report.html"),
-                    "empty": ("File", {"source": b"", "mime_type": "text/plain"}),
-                    "large": ("File", {"source": large, "mime_type": "application/x-large", "size": 67}),
-                    "odd": ("File", {"source": b"odd", "destination": odd}),
-                }
-            },
-        ),
-    )
-    files = lab.user_values("run")
-    assert {path: contents(lab, file.path) for path, file in files.items()} == {
+def test_assigned_files(logged: Lab) -> None:
+    files = below(logged.user_values("run"), "files/")
+    assert {name: contents(logged, file.path) for name, file in files.items()} == {
         "bytes": b"hello",
         "path": b"<p>report</p>",
         "name": b"<p>report</p>",
         "empty": b"",
-        "large": large,
+        "large": LARGE,
         "odd": b"odd",
     }
     assert files["large"] == FileRef(path=files["large"].path, size_bytes=67, mime_type="application/x-large")
     assert files["path"].mime_type == "text/html"
-    assert files["odd"].path == odd
+    assert files["odd"].path == ODD_PLACE
 
 
-def test_files_of_a_series(scale: Scale, lab: Lab) -> None:
-    images = {step: f"image {step}".encode() * 1000 for step in (1, 2, 3.5)}
-    scale.log(
-        "run",
-        *(
-            (
-                "log_files",
-                {
-                    "files": {"images": ("File", {"source": image, "mime_type": "image/png"})},
-                    "step": step,
-                    "timestamp": START,
-                },
-            )
-            for step, image in images.items()
-        ),
-    )
-    points = lab.points("run", "images")
-    assert [(point.step, point.ms) for point in points] == [(step, START_MS) for step in images]
-    assert [contents(lab, point.value.path) for point in points] == list(images.values())
+def test_files_of_a_series(logged: Lab) -> None:
+    points = logged.points("run", "images")
+    assert [(point.step, point.ms) for point in points] == [(step, START_MS) for step in IMAGES]
+    assert [contents(logged, point.value.path) for point in points] == list(IMAGES.values())
     assert [(point.value.size_bytes, point.value.mime_type) for point in points] == [
-        (len(image), "image/png") for image in images.values()
+        (len(image), "image/png") for image in IMAGES.values()
     ]
 
 
-def test_a_file_is_replaced_by_the_next_upload_to_its_place(scale: Scale, lab: Lab) -> None:
-    scale.log(
-        "run",
-        *(
-            step
-            for content in (b"first version", b"second")
-            for step in (
-                ("assign_files", {"files": {"a": ("File", {"source": content, "destination": "same"})}}),
-                CLOSE[0],
-            )
-        ),
-    )
-    assert contents(lab, "same") == b"second"
-    assert lab.user_values("run")["a"].size_bytes == 6
+def test_a_file_is_replaced_by_the_next_upload_to_its_place(logged: Lab) -> None:
+    assert contents(logged, "same") == b"second"
+    assert logged.user_values("run")["replaced"].size_bytes == 6
 
 
 def test_files_in_an_object_store(s3_url: str, s3_endpoint: str, tmp_path: Path) -> None:
