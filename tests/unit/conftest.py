@@ -8,13 +8,17 @@ import pytest
 
 from tests.unit.certificates import make_certificates
 from tests.unit.http_wire import FakeHttpServer
+from tests.unit.raw_server import RawServer
 from tests.unit.wire import FakeServer, open_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.unit.raw_server import Script
     from tests.unit.wire import AioWire, SyncWire
+
+    Serve = Callable[..., RawServer]
 
     class OpenWire(Protocol):
         """Opens a channel that the fixture closes."""
@@ -28,7 +32,7 @@ REQUEST_STREAMS = {"send", "both"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what HTTP cannot carry; test_http_channel.py holds what becomes of it."""
+    """Leave out what HTTP cannot carry; test_http_messages.py holds what becomes of it."""
     impossible = [
         item
         for item in items
@@ -89,3 +93,17 @@ def open_channel(kind: str) -> Iterator[OpenWire]:
 def wire(fake_server: FakeServer, open_channel: OpenWire) -> SyncWire | AioWire:
     """A channel to the scripted server, with its API token."""
     return open_channel(api_token=fake_server.api_token)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts scripted servers and stops them at the end."""
+    servers = []
+
+    def start(*scripts: Script) -> RawServer:
+        servers.append(RawServer(*scripts))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

@@ -12,8 +12,7 @@ from neptune_api.credentials import ApiToken
 from neptune_api.exceptions import NeptuneApiError, UnavailableException, UnimplementedException
 from neptune_api.options import ChannelOptions, RetryPolicy
 from tests.unit.http_wire import FakeHttpServer
-from tests.unit.raw_server import RawServer
-from tests.unit.test_http_channel import free_port
+from tests.unit.raw_server import RawServer, free_port
 from tests.unit.wire import FakeServer, SyncWire, fail
 
 if TYPE_CHECKING:
