@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+import neptune_api
 from tests.unit.certificates import make_certificates
 from tests.unit.http_wire import FakeHttpServer
 from tests.unit.raw_server import RawServer
-from tests.unit.wire import FakeServer, open_wire
+from tests.unit.wire import ARITIES, FAST, REQUEST_STREAMS, FakeServer, open_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import grpc
 
     from tests.unit.raw_server import Script
     from tests.unit.wire import AioWire, SyncWire
@@ -25,10 +28,6 @@ if TYPE_CHECKING:
 
         def __call__(self, target: str | None = None, **arguments: Any) -> SyncWire | AioWire:
             """Open it, with the arguments of neptune_api.channel()."""
-
-
-REQUEST_STREAMS = {"send", "both"}
-"""Calls of tests.unit.wire that HTTP cannot carry."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -107,3 +106,16 @@ def serve() -> Iterator[Serve]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def arities(door: str) -> dict[str, str]:
+    """A call of each kind that the wire can carry, by its method."""
+    return {method: call for method, call in ARITIES.items() if door == "grpc" or call not in REQUEST_STREAMS}
+
+
+@pytest.fixture
+def sync_channel(fake_server: FakeServer) -> Iterator[grpc.Channel]:
+    """A channel for threads to the scripted server, with its API token."""
+    with neptune_api.channel(api_token=fake_server.api_token, options=FAST) as channel:
+        yield channel

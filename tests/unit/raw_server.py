@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from neptune_api import models
 from neptune_api.http.framing import encode_frame
 from neptune_api.http.rules import Format, find_rule
-from neptune_api.options import ChannelOptions, RetryPolicy
-from tests.unit.wire import PATIENCE
+from neptune_api.options import ChannelOptions
+from tests.unit.wire import FAST, PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Script = Callable[["Peer"], None]
 
 
-FAST = ChannelOptions(retry=RetryPolicy(initial_backoff=0.01))
 ONCE = ChannelOptions(retry=None)
 INFO = models.ServerInfo(version="1").SerializeToString()
 STREAM = [models.ReadColumnsResponse(series_index=index) for index in range(3)]

@@ -1,4 +1,4 @@
-"""Channels over HTTP: connections that are kept, shared, lost and cancelled, and deadlines, for threads and coroutines."""
+"""Channels over HTTP: connections kept, shared, lost and cancelled, and deadlines, for threads and coroutines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from neptune_api.v1.config_service_pb2_grpc import ConfigServiceStub
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from tests.unit.http_wire import FakeHttpServer
 from tests.unit.raw_server import (
-    FAST,
     FRAMES,
     INFO,
     ONCE,
@@ -42,7 +41,7 @@ from tests.unit.raw_server import (
     opened,
     well,
 )
-from tests.unit.wire import PATIENCE
+from tests.unit.wire import FAST, PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,14 +20,13 @@ from neptune_api.exceptions import (
 from neptune_api.http.retries import Budget, Retries
 from neptune_api.options import ChannelOptions, RetryPolicy
 from tests.unit.raw_server import (
-    FAST,
     ONCE,
     Peer,
     free_port,
     opened,
     refusing,
 )
-from tests.unit.wire import PATIENCE
+from tests.unit.wire import FAST, PATIENCE
 
 if TYPE_CHECKING:
     from tests.unit.conftest import OpenWire, Serve

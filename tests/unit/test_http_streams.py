@@ -20,7 +20,6 @@ from neptune_api.exceptions import (
 from neptune_api.options import ChannelOptions
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from tests.unit.raw_server import (
-    FAST,
     FRAMES,
     STREAM,
     STREAM_HEAD,
@@ -28,7 +27,7 @@ from tests.unit.raw_server import (
     chunk,
     opened,
 )
-from tests.unit.wire import PATIENCE
+from tests.unit.wire import FAST, PATIENCE
 
 if TYPE_CHECKING:
     from tests.unit.conftest import OpenWire, Serve
