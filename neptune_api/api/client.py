@@ -1343,8 +1343,9 @@ class Client(ClientBase):
 
         Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED,
         also for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an
-        object store does not answer or the server has no place for files. The older path, for clients that speak
-        Azure's protocol only, is 410 (NOT_FOUND) when files are not in Azure.
+        object store does not answer or the server has no place for files. The older path is for clients that speak
+        Azure's protocol only: URLs of the server's own store are shared access signatures there, and 401 once they have
+        expired; it is 410 (NOT_FOUND) when files are in an object store other than Azure's.
 
         RPC: `StorageService.CreateSignedUrls`, `POST /api/storagebridge/v1/signedUrl`.
 

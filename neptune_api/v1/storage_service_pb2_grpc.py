@@ -39,8 +39,9 @@ class StorageServiceServicer(object):
 
         Errors: INVALID_ARGUMENT for a path that is empty or too long and for more than 1,000 files; PERMISSION_DENIED, also
         for a project that does not exist; FAILED_PRECONDITION for writing to an archived one; UNAVAILABLE when an object
-        store does not answer or the server has no place for files. The older path, for clients that speak Azure's protocol
-        only, is 410 (NOT_FOUND) when files are not in Azure.
+        store does not answer or the server has no place for files. The older path is for clients that speak Azure's
+        protocol only: URLs of the server's own store are shared access signatures there, and 401 once they have expired;
+        it is 410 (NOT_FOUND) when files are in an object store other than Azure's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,4 +1,4 @@
-"""Released clients, unmodified, in environments of their own: they write over HTTP, our stubs read over gRPC."""
+"""Released clients, unmodified, in environments of their own, over HTTP; what they write our stubs read over gRPC."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from neptune_api.server import LocalServer
 from neptune_api.v1.projects_service_pb2 import CreateProjectRequest
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
+from tests.clients.reading import FETCHER, QUERY, Reader
 from tests.contract.conftest import GrpcConnection
 from tests.contract.lab import Lab
 from tests.environments import Environment
@@ -177,3 +178,52 @@ def lab(connection: GrpcConnection, project: str) -> Lab:
 def scale(server: LocalServer, project: str, tmp_path: Path) -> Scale:
     """The client that logs."""
     return Scale(server, project, tmp_path)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the tests of clients that read find on the server: see tests/clients/written.py."""
+
+    project: str
+    other_project: str
+
+
+@pytest.fixture(scope="session")
+def written(server: LocalServer, connection: GrpcConnection, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Two projects, logged by neptune-scale."""
+    from tests.clients import written as logged  # it logs by what is here
+
+    found = Written(create_project(server, connection), create_project(server, connection))
+    folder = tmp_path_factory.mktemp("written")
+    started = [
+        Scale(server, project, folder).start(*steps)
+        for project, processes in (
+            (found.project, logged.main_project()),
+            (found.other_project, logged.other_project()),
+        )
+        for steps in processes
+    ]
+    outcomes = [process.outcome() for process in started]
+    assert [outcome.reports for outcome in outcomes] == [[]] * len(outcomes)
+    return found
+
+
+def reader_of(client: Environment, server: LocalServer, written: Written, folder: Path) -> Iterator[Reader]:
+    quick = {f"NEPTUNE_{name}_RETRY_SOFT_TIMEOUT": "30" for name in ("QUERY", "FETCHER")}
+    environment = Scale(server, written.project, folder).environment(PYTHONWARNINGS="ignore", **quick)
+    reader = Reader(client, environment, folder)
+    reader.project = written.project
+    yield reader
+    reader.close()
+
+
+@pytest.fixture(scope="session")
+def query(server: LocalServer, written: Written, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """The client neptune-query, which reads the main project."""
+    yield from reader_of(QUERY, server, written, tmp_path_factory.mktemp("query"))
+
+
+@pytest.fixture(scope="session")
+def fetcher(server: LocalServer, written: Written, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """The client neptune-fetcher, which reads the main project."""
+    yield from reader_of(FETCHER, server, written, tmp_path_factory.mktemp("fetcher"))

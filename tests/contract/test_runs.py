@@ -452,10 +452,13 @@ def test_forks_of_a_deleted_run_keep_their_own_points(runs: Any, connection: Con
     assert not orphan.HasField("parent_short_id")
     assert not orphan.HasField("fork_step")
     found = values(connection, child.id)
-    assert found["sys/forking/depth"] == 0
+    assert found["sys/forking/depth"] == found["sys/relative_creation_time_ms"] == 0
     assert found["sys/forking/requested_parent"] == "root"
     assert "sys/forking/parent" not in found
-    assert values(connection, grandchild.id)["sys/forking/depth"] == 1
+    later = values(connection, grandchild.id)
+    assert later["sys/forking/depth"] == 1
+    between = later["sys/creation_time"] - found["sys/creation_time"]
+    assert later["sys/relative_creation_time_ms"] == between
     assert float_points(connection, child.id, "m") == [(2, 2)]
     assert float_points(connection, grandchild.id, "m") == [(2, 2), (3, 3)]
     log(connection, identifier, "child", create=False, series={"m": {4: 4.0}})

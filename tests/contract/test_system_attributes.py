@@ -86,7 +86,7 @@ def test_types(lab: Lab) -> None:
     expected |= dict.fromkeys(("sys/tags", "sys/group_tags"), "stringSet")
     expected |= dict.fromkeys(("sys/running_time_seconds", "sys/experiment/running_time_seconds"), "float")
     expected |= {path: "int" for path in types if path.startswith("sys/diagnostics/attributes/")}
-    expected |= dict.fromkeys(("sys/forking/depth", "sys/size"), "int")
+    expected |= dict.fromkeys(("sys/forking/depth", "sys/relative_creation_time_ms", "sys/size"), "int")
     expected["sys/state"] = "experimentState"
     assert {path: type_ for path, type_ in types.items() if type_ != "string"} == expected
 
@@ -132,6 +132,17 @@ def test_the_client_library_is_told(lab: Lab) -> None:
 
 
 # Times
+
+
+def test_forks_tell_how_long_after_their_first_ancestor_they_were_created(lab: Lab) -> None:
+    lab.apply(
+        create("root", created=START_MS),
+        create("early", parent="root", at=1, created=START_MS - 10),
+        create("late", parent="early", at=2, created=START_MS + 1_000),
+        create("orphan", parent="nobody", at=2, created=START_MS + 1_000),
+    )
+    found = {name: lab.values(name)["sys/relative_creation_time_ms"] for name in ("root", "early", "late", "orphan")}
+    assert found == {"root": 0, "early": -10, "late": 1_000, "orphan": 0}
 
 
 def test_times_of_a_run(lab: Lab) -> None:

@@ -52,9 +52,9 @@ class Files(Http):
         self.projects.add(made)
         return made
 
-    def sign(self, method: str, project: str, path: str) -> str:
+    def sign(self, method: str, project: str, path: str, *, for_azure: bool = False) -> str:
         """Return path and query of a signed URL."""
-        (url,) = self.storage.sign(method, [(project, path)], "")
+        (url,) = self.storage.sign(method, [(project, path)], "", for_azure=for_azure)
         return url
 
     def put(self, project: str, path: str, body: Any, **headers: str) -> Answer:

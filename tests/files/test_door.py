@@ -313,6 +313,21 @@ def test_an_expired_url_is_400(files: Files, expires: str) -> None:
     assert files.get(project, "a").body == b"x"
 
 
+def test_who_speaks_as_azure_does_is_served(files: Files) -> None:
+    project = files.project()
+    url = files.sign("GET", project, "a", for_azure=True)
+    put = files.sign("PUT", project, "a", for_azure=True)
+    assert files.ask("PUT", put, CONTENT, {"x-ms-blob-type": "BlockBlob"}).status == 200
+    assert files.ask("GET", url).body == CONTENT
+    part = files.ask("GET", url, None, {"x-ms-range": "bytes=2-5"})
+    assert (part.status, part.body) == (206, CONTENT[2:6])
+    assert part.headers["content-range"] == f"bytes 2-5/{len(CONTENT)}"
+    assert refusal(files.ask("GET", files.sign("GET", project, "b", for_azure=True))) == (404, "FILE_NOT_FOUND")
+    path, _, query = url.partition("?")
+    old = urllib.parse.urlencode({**dict(urllib.parse.parse_qsl(query)), "se": "2020-01-01T00:00:00Z"})
+    assert refusal(files.ask("GET", f"{path}?{old}")) == (401, "AUTHORIZATION_TOKEN_EXPIRED")
+
+
 def test_a_refused_upload_leaves_the_connection_usable(files: Files) -> None:
     project = files.project()
     connection = files.connect()

@@ -48,21 +48,24 @@ def refused(signer: Signer, method: str, project: str, path: str, query: str) ->
 SIGNER = Signer(KEY, clock=lambda: NOW)
 
 
-@given(MEANINGS)
-def test_what_is_signed_is_permitted(meaning: tuple[str, str, str]) -> None:
-    SIGNER.check(*meaning, SIGNER.sign(*meaning))
-    Signer(KEY, clock=lambda: NOW + DEFAULT_SECONDS - 1).check(*meaning, SIGNER.sign(*meaning))
+@given(MEANINGS, st.booleans())
+def test_what_is_signed_is_permitted(meaning: tuple[str, str, str], for_azure: bool) -> None:
+    query = SIGNER.sign(*meaning, for_azure=for_azure)
+    SIGNER.check(*meaning, query)
+    Signer(KEY, clock=lambda: NOW + DEFAULT_SECONDS - 1).check(*meaning, query)
 
 
-@given(MEANINGS, MEANINGS)
-def test_nothing_else_is(meaning: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+@given(MEANINGS, MEANINGS, st.booleans())
+def test_nothing_else_is(meaning: tuple[str, str, str], other: tuple[str, str, str], for_azure: bool) -> None:
     assume(meaning != other)
-    assert refused(SIGNER, *other, SIGNER.sign(*meaning))
+    assert refused(SIGNER, *other, SIGNER.sign(*meaning, for_azure=for_azure))
 
 
-@given(st.data(), MEANINGS)
-def test_any_change_of_a_character_is_refused(data: st.DataObject, meaning: tuple[str, str, str]) -> None:
-    query = SIGNER.sign(*meaning)
+@given(st.data(), MEANINGS, st.booleans())
+def test_any_change_of_a_character_is_refused(
+    data: st.DataObject, meaning: tuple[str, str, str], for_azure: bool
+) -> None:
+    query = SIGNER.sign(*meaning, for_azure=for_azure)
     place = data.draw(st.integers(0, len(query) - 1))
     kind = data.draw(st.sampled_from(["change", "drop", "insert"]))
     character = data.draw(st.characters(codec="latin-1"))
@@ -93,13 +96,22 @@ def test_the_same_key_permits_after_a_restart(signer: Signer, clock: Clock) -> N
     Signer(KEY, clock=clock).check("GET", PROJECT, "a", signer.sign("GET", PROJECT, "a"))
 
 
-def test_a_url_expires(signer: Signer, clock: Clock) -> None:
-    query = signer.sign("GET", PROJECT, "a")
+@pytest.mark.parametrize("for_azure", [False, True])
+def test_a_url_expires(signer: Signer, clock: Clock, for_azure: bool) -> None:
+    query = signer.sign("GET", PROJECT, "a", for_azure=for_azure)
     clock.now += DEFAULT_SECONDS - 1
     signer.check("GET", PROJECT, "a", query)
     clock.now += 1
-    with pytest.raises(ExpiredError):
+    with pytest.raises(ExpiredError) as caught:
         signer.check("GET", PROJECT, "a", query)
+    assert caught.value.is_azure == for_azure
+
+
+@pytest.mark.parametrize("end", ["", "2026", "2030-13-01T00:00:00Z", "2030-01-01T00:00:00+00:00", "9" * 20])
+def test_what_is_no_time_has_expired(signer: Signer, end: str) -> None:
+    parameters = dict(urllib.parse.parse_qsl(signer.sign("GET", PROJECT, "a", for_azure=True)))
+    with pytest.raises(ExpiredError):
+        signer.check("GET", PROJECT, "a", urllib.parse.urlencode({**parameters, "se": end}))
 
 
 def test_an_expired_url_is_expired_before_it_is_anything_else(signer: Signer, clock: Clock) -> None:

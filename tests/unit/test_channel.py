@@ -1,9 +1,13 @@
-"""Channels against a real server: tokens on every kind of call, deadlines, retries, errors. Both kinds, both wires."""
+"""Channels against a real server: tokens on every kind of call, deadlines, retries, errors. Sync and aio alike."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import math
+import queue
+import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +17,16 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+import neptune_api
 from neptune_api import models
 from neptune_api.credentials import ApiToken
 from neptune_api.exceptions import (
     STATUS_DETAILS_KEY,
     AbortedException,
+    CancelledException,
     DeadlineExceededException,
     FieldViolation,
+    InternalException,
     InvalidArgumentException,
     NeptuneApiError,
     PermissionDeniedException,
@@ -28,23 +35,40 @@ from neptune_api.exceptions import (
     UnavailableException,
 )
 from neptune_api.options import ChannelOptions, RetryPolicy
+from neptune_api.v1.auth_service_pb2_grpc import AuthServiceStub
+from neptune_api.v1.config_service_pb2_grpc import ConfigServiceStub
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
-from tests.unit.wire import (
-    ARITIES,
-    FAST,
-    UNAUTHENTICATED,
-    UNAVAILABLE,
-    AioWire,
-    FakeServer,
-    SyncWire,
-    fail,
-)
+from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
+from tests.unit.conftest import REQUEST_STREAMS
+from tests.unit.wire import PATIENCE, AioWire, FakeServer, SyncWire, fail, jwt, open_wire, operations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.unit.conftest import OpenWire
+
+UNAVAILABLE = fail(grpc.StatusCode.UNAVAILABLE)
+UNAUTHENTICATED = fail(grpc.StatusCode.UNAUTHENTICATED, "token expired")
+FAST = ChannelOptions(retry=RetryPolicy(initial_backoff=0.01))
+EMPTY = models.AuthorizeRequest()
 
 GRPC_ONLY = pytest.mark.parametrize("door", ["grpc"], indirect=True)
 """For streams of requests, which HTTP cannot carry."""
+
+Calls = dict[str, Any]
+ARITIES = {"Authorize": "authorize", "ReadColumns": "read", "SubmitStream": "send", "SubmitAcknowledged": "both"}
+
+
+@pytest.fixture
+def arities(door: str) -> dict[str, str]:
+    """A call of each kind that the wire can carry, by its method."""
+    return {method: call for method, call in ARITIES.items() if door == "grpc" or call not in REQUEST_STREAMS}
+
+
+@pytest.fixture
+def sync_channel(fake_server: FakeServer) -> Iterator[grpc.Channel]:
+    with neptune_api.channel(api_token=fake_server.api_token, options=FAST) as channel:
+        yield channel
 
 
 # Tokens.
@@ -464,3 +488,467 @@ def test_tokens_that_a_server_echoes_are_cut_out(
     for text in [*texts, *logged]:
         for secret in secrets:
             assert secret not in text
+
+
+# grpc.Channel in full.
+
+
+def test_with_call_and_future(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    stub = AuthServiceStub(sync_channel)
+    user, call = stub.Authorize.with_call(EMPTY)
+    assert (user.username, call.code()) == ("ada", grpc.StatusCode.OK)
+    ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    future: Any = stub.Authorize.future(EMPTY)
+    future.add_done_callback(ended.put)
+    assert future.result(PATIENCE).username == "ada"
+    assert ended.get(timeout=PATIENCE) is future
+    assert (future.done(), future.running(), future.cancelled(), future.is_active()) == (True, False, False, False)
+    assert (future.exception(), future.traceback(), future.code()) == (None, None, grpc.StatusCode.OK)
+    assert (future.details(), tuple(future.initial_metadata()), tuple(future.trailing_metadata())) == ("", (), ())
+    assert not future.add_callback(lambda: None)
+    assert not future.cancel()
+
+
+@GRPC_ONLY
+def test_with_call_and_future_of_a_stream(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    ingest = IngestServiceStub(sync_channel)
+    sent, call = ingest.SubmitStream.with_call(operations())
+    assert (len(sent.request_ids), call.code()) == (3, grpc.StatusCode.OK)
+    assert len(ingest.SubmitStream.future(operations()).result(PATIENCE).request_ids) == 3
+
+
+def test_a_failed_future_raises_our_exception(
+    fake_server: FakeServer, sync_channel: grpc.Channel, arities: dict[str, str]
+) -> None:
+    fake_server.script("Authorize", fail(grpc.StatusCode.INTERNAL, "boom"))
+    futures: list[Any] = [AuthServiceStub(sync_channel).Authorize.future(EMPTY)]
+    if "SubmitStream" in arities:
+        fake_server.script("SubmitStream", fail(grpc.StatusCode.INTERNAL, "boom"))
+        futures.append(IngestServiceStub(sync_channel).SubmitStream.future(operations()))
+    for future in futures:
+        with pytest.raises(InternalException, match="boom"):
+            future.result(PATIENCE)
+        assert isinstance(future.exception(PATIENCE), InternalException)
+        assert future.traceback(PATIENCE) is not None
+        assert (future.code(), future.details()) == (grpc.StatusCode.INTERNAL, "boom")
+
+
+def test_a_future_with_a_refused_token_starts_over(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    stub = AuthServiceStub(sync_channel)
+    stub.Authorize(EMPTY)
+    fake_server.valid.clear()
+    assert stub.Authorize.future(EMPTY).result(PATIENCE).username == "ada"
+    fake_server.script("Authorize", UNAUTHENTICATED, UNAUTHENTICATED)
+    with pytest.raises(UnauthorizedException):
+        stub.Authorize.future(EMPTY).result(PATIENCE)
+    fake_server.valid.clear()
+    fake_server.script("ExchangeApiToken", fail(grpc.StatusCode.UNAUTHENTICATED, "revoked"))
+    with pytest.raises(UnauthorizedException, match="refused the API token: revoked"):
+        stub.Authorize.future(EMPTY).result(PATIENCE)
+
+
+def test_a_future_that_cannot_start_is_its_error(fake_server: FakeServer) -> None:
+    with neptune_api.channel(fake_server.target, api_token=ApiToken.mint(api_url="x")) as channel:
+        future = AuthServiceStub(channel).Authorize.future(EMPTY)
+        with pytest.raises(UnauthorizedException):
+            future.result()
+
+
+def test_what_a_provider_raises_comes_out_of_the_future(fake_server: FakeServer) -> None:
+    tokens = [fake_server.grant().access_token]
+
+    def provide() -> str:
+        return tokens.pop()
+
+    with neptune_api.channel(fake_server.target, access_token=provide) as channel:
+        stub = AuthServiceStub(channel)
+        stub.Authorize(EMPTY)
+        fake_server.valid.clear()
+        with pytest.raises(IndexError):
+            stub.Authorize.future(EMPTY).result(PATIENCE)
+        with pytest.raises(IndexError):
+            stub.Authorize(EMPTY)
+
+
+def test_a_future_can_time_out_and_be_cancelled(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    fake_server.script("Authorize", fake_server.hang)
+    future: Any = AuthServiceStub(sync_channel).Authorize.future(EMPTY, timeout=PATIENCE)
+    with pytest.raises(grpc.FutureTimeoutError):
+        future.result(0.01)
+    assert future.running()
+    assert 0 < future.time_remaining() <= PATIENCE
+    called = threading.Event()
+    assert future.add_callback(called.set)
+    assert future.cancel()
+    assert called.wait(PATIENCE)
+    assert future.cancelled()
+    assert future.code() is grpc.StatusCode.CANCELLED
+    with pytest.raises(grpc.FutureCancelledError):
+        future.result(PATIENCE)
+
+
+def test_a_stream_is_a_call_as_well(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    stream: Any = SeriesServiceStub(sync_channel).ReadColumns(models.ReadColumnsRequest())
+    ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    stream.add_done_callback(ended.put)
+    assert next(stream).series_index == 0
+    assert tuple(stream.initial_metadata()) == ()
+    assert len(list(stream)) == 2
+    assert ended.get(timeout=PATIENCE) is stream
+    assert (stream.code(), stream.details(), tuple(stream.trailing_metadata())) == (grpc.StatusCode.OK, "", ())
+    assert (stream.done(), stream.running(), stream.cancelled(), stream.is_active()) == (True, False, False, False)
+    assert stream.exception() is None
+    assert stream.traceback() is None
+    assert not stream.add_callback(lambda: None)
+
+
+def test_a_stream_can_be_cancelled(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    fake_server.script("ReadColumns, later", fake_server.hang)
+    stream: Any = SeriesServiceStub(sync_channel).ReadColumns(models.ReadColumnsRequest(), timeout=PATIENCE)
+    assert next(stream).series_index == 0
+    called = threading.Event()
+    assert stream.add_callback(called.set)
+    assert 0 < stream.time_remaining() <= PATIENCE
+    assert stream.cancel()
+    with pytest.raises(CancelledException):
+        next(stream)
+    assert called.wait(PATIENCE)
+    assert stream.cancelled()
+
+
+def test_a_stream_that_starts_over_is_done_once(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    stub = SeriesServiceStub(sync_channel)
+    list(stub.ReadColumns(models.ReadColumnsRequest()))
+    fake_server.valid.clear()
+    stream: Any = stub.ReadColumns(models.ReadColumnsRequest())
+    codes: queue.SimpleQueue[grpc.StatusCode] = queue.SimpleQueue()
+    stream.add_done_callback(lambda call: codes.put(call.code()))
+    assert len(list(stream)) == 3
+    assert codes.get(timeout=PATIENCE) is grpc.StatusCode.OK
+    assert codes.empty()
+
+
+def test_a_failed_stream_says_so_every_way(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    fake_server.script("ReadColumns", fail(grpc.StatusCode.INTERNAL, "boom"))
+    stream: Any = SeriesServiceStub(sync_channel).ReadColumns(models.ReadColumnsRequest())
+    with pytest.raises(InternalException):
+        stream.result(PATIENCE)
+    assert isinstance(stream.exception(PATIENCE), InternalException)
+    assert stream.exception() is stream.exception()
+    assert (stream.code(), stream.details()) == (grpc.StatusCode.INTERNAL, "boom")
+    with pytest.raises(InternalException, match="ReadColumns"):
+        list(stream)
+
+
+class _Tagging(grpc.UnaryUnaryClientInterceptor):
+    """Somebody else's interceptor."""
+
+    def __init__(self) -> None:
+        self.codes: list[grpc.StatusCode] = []
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        call = continuation(client_call_details, request)
+        call.add_done_callback(lambda ended: self.codes.append(ended.code()))
+        return call
+
+
+def test_interceptors_of_others_stack_on_our_channel(fake_server: FakeServer, sync_channel: grpc.Channel) -> None:
+    tagging = _Tagging()
+    stub = AuthServiceStub(grpc.intercept_channel(sync_channel, tagging))
+    assert stub.Authorize(EMPTY).username == "ada"
+    fake_server.script("Authorize", fail(grpc.StatusCode.INTERNAL))
+    with pytest.raises(InternalException):
+        stub.Authorize(EMPTY)
+    assert stub.Authorize.future(EMPTY).result(PATIENCE).username == "ada"
+    assert tagging.codes == [grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.OK]
+
+
+def test_channel_ready_future_and_subscribe(sync_channel: grpc.Channel) -> None:
+    before = set(threading.enumerate())
+    grpc.channel_ready_future(sync_channel).result(PATIENCE)
+    ready = threading.Event()
+
+    def changed(state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            ready.set()
+
+    sync_channel.subscribe(changed, try_to_connect=True)
+    assert ready.wait(PATIENCE)
+    sync_channel.unsubscribe(changed)
+    for thread in set(threading.enumerate()) - before:
+        if "process_request_thread" not in thread.name:  # the server's, for the connection
+            thread.join(PATIENCE)  # gRPC polls the state on a thread that dies loudly when the channel is closed first
+
+
+@pytest.mark.skipif(
+    "_registered_method" not in inspect.signature(grpc.Channel.unary_unary).parameters,
+    reason="this grpcio knows no registered methods",
+)
+def test_methods_may_be_registered(fake_server: FakeServer, sync_channel: Any) -> None:
+    serialize, deserialize = models.AuthorizeRequest.SerializeToString, models.AuthorizedUser.FromString
+    path = "/neptune_api.v1.AuthService/Authorize"
+    call = sync_channel.unary_unary(path, serialize, deserialize, _registered_method=True)
+    assert call(EMPTY).username == "ada"
+
+
+def test_bytes_need_no_serializer(sync_channel: grpc.Channel) -> None:
+    call: Any = sync_channel.unary_unary("/neptune_api.v1.AuthService/Authorize")
+    assert models.AuthorizedUser.FromString(call(b"")).username == "ada"
+
+
+def test_a_closed_channel_says_so(fake_server: FakeServer) -> None:
+    channel = neptune_api.channel(api_token=fake_server.api_token)
+    stub = ConfigServiceStub(channel)
+    stub.GetServerInfo(models.GetServerInfoRequest())
+    channel.close()
+    channel.close()
+    with pytest.raises(ValueError, match="closed channel"):
+        stub.GetServerInfo(models.GetServerInfoRequest())
+
+
+# grpc.aio.Channel in full.
+
+
+@pytest.fixture
+def aio_wire(fake_server: FakeServer) -> Iterator[AioWire]:
+    wire = open_wire("aio", api_token=fake_server.api_token, options=FAST)
+    assert isinstance(wire, AioWire)
+    yield wire
+    wire.close()
+
+
+def test_an_aio_call_tells_all_about_itself(aio_wire: AioWire) -> None:
+    async def main() -> None:
+        stub = AuthServiceStub(aio_wire.channel)
+        for _ in range(2):  # first with a token to be fetched, then with one at hand
+            call = stub.Authorize(EMPTY)
+            ended = asyncio.Event()
+            call.add_done_callback(lambda _, event=ended: event.set())
+            assert not call.done()
+            assert not call.cancelled()
+            await call.wait_for_connection()
+            assert (await call).username == "ada"
+            assert (await call).username == "ada"
+            assert await call.code() is grpc.StatusCode.OK
+            assert await call.details() == ""
+            assert tuple(await call.initial_metadata()) == ()
+            assert tuple(await call.trailing_metadata()) == ()
+            assert call.done()
+            assert (call.time_remaining() or 0) > 0
+            await ended.wait()
+
+    aio_wire.run(main())
+
+
+def test_an_aio_call_may_be_asked_before_it_is_awaited(fake_server: FakeServer, aio_wire: AioWire) -> None:
+    async def main() -> None:
+        stub = AuthServiceStub(aio_wire.channel)
+        fake_server.script("ExchangeApiToken", fail(grpc.StatusCode.UNAUTHENTICATED, "revoked"))
+        call: Any = stub.Authorize(EMPTY)
+        ended = asyncio.Event()
+        call.add_done_callback(lambda _: ended.set())
+        assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "revoked" in await call.details()
+        assert tuple(await call.trailing_metadata()) == ()
+        await ended.wait()
+        assert call.done()
+        with pytest.raises(UnauthorizedException, match="revoked"):
+            await call
+        fake_server.script("Authorize", fail(grpc.StatusCode.INTERNAL, "boom"))
+        call = stub.Authorize(EMPTY)
+        assert await call.code() is grpc.StatusCode.INTERNAL
+        assert await call.details() == "boom"
+        assert "boom" in await call.debug_error_string()
+        for _ in range(2):
+            with pytest.raises(InternalException):
+                await call
+        with pytest.raises(InternalException):
+            await call.wait_for_connection()
+
+    aio_wire.run(main())
+
+
+def test_an_aio_call_that_starts_over_is_done_once(fake_server: FakeServer, aio_wire: AioWire) -> None:
+    async def main() -> None:
+        stub = AuthServiceStub(aio_wire.channel)
+        await stub.Authorize(EMPTY)
+        fake_server.valid.clear()
+        call: Any = stub.Authorize(EMPTY)
+        ended: asyncio.Future[grpc.StatusCode] = asyncio.get_running_loop().create_future()
+        call.add_done_callback(lambda _: ended.set_result(grpc.StatusCode.OK))
+        await ended
+        assert await call.code() is grpc.StatusCode.OK
+        users = await asyncio.gather(_result(call), _result(call))
+        assert [user.username for user in users] == ["ada", "ada"]
+        fake_server.valid.clear()
+        call = stub.Authorize(EMPTY)
+        users = await asyncio.gather(_result(call), _result(call))
+        assert [user.username for user in users] == ["ada", "ada"]
+
+    aio_wire.run(main())
+    assert fake_server.count("Authorize") == 5
+
+
+async def _result(call: Any) -> Any:
+    return await call
+
+
+@pytest.mark.parametrize("fetching", [True, False])
+def test_an_aio_call_is_cancelled_with_its_task_or_by_itself(
+    fake_server: FakeServer, aio_wire: AioWire, fetching: bool
+) -> None:
+    async def main() -> None:
+        stub = AuthServiceStub(aio_wire.channel)
+        if not fetching:
+            await stub.Authorize(EMPTY)
+        method = "ExchangeApiToken" if fetching else "Authorize"
+        fake_server.script(method, fake_server.hang)
+        call: Any = stub.Authorize(EMPTY)
+        task = asyncio.create_task(_result(call))
+        await asyncio.to_thread(fake_server.wait_for, method, 1 if fetching else 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert call.cancelled()
+        if fetching:
+            return
+        fake_server.script(method, fake_server.hang)
+        call = stub.Authorize(EMPTY)
+        await asyncio.to_thread(fake_server.wait_for, method, 3)
+        assert call.cancel()
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        assert "cancelled" in await call.details()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert not call.cancel()
+
+    aio_wire.run(main())
+
+
+def test_an_aio_call_cancelled_before_it_has_a_token_never_starts(fake_server: FakeServer, aio_wire: AioWire) -> None:
+    async def main() -> None:
+        call: Any = AuthServiceStub(aio_wire.channel).Authorize(EMPTY)
+        ended = asyncio.Event()
+        call.add_done_callback(lambda _: ended.set())
+        assert call.time_remaining() is None
+        assert call.cancel()
+        await ended.wait()
+        assert call.cancelled()
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    aio_wire.run(main())
+    assert fake_server.count("Authorize") == 0
+
+
+@GRPC_ONLY
+def test_aio_streams_read_and_write(fake_server: FakeServer, aio_wire: AioWire) -> None:
+    async def main() -> None:
+        stub: Any = IngestServiceStub(aio_wire.channel)
+        call = stub.SubmitAcknowledged()
+        for request in operations():
+            await call.write(request)
+            assert (await call.read()).request_id == request.run_id
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+        call = stub.SubmitStream()
+        for request in operations():
+            await call.write(request)
+        await call.done_writing()
+        assert len((await call).request_ids) == 3
+
+    aio_wire.run(main())
+
+
+@GRPC_ONLY
+def test_an_aio_stream_takes_an_async_iterator(aio_wire: AioWire) -> None:
+    async def requests() -> Any:
+        for request in operations():
+            yield request
+
+    async def main() -> None:
+        stub: Any = IngestServiceStub(aio_wire.channel)
+        assert [answer.request_id async for answer in stub.SubmitAcknowledged(requests())] == ["0", "1", "2"]
+
+    aio_wire.run(main())
+
+
+@pytest.mark.parametrize("fetching", [True, False])
+def test_aio_streams_fail_with_our_exceptions(fake_server: FakeServer, aio_wire: AioWire, fetching: bool) -> None:
+    async def main() -> None:
+        if not fetching:
+            await AuthServiceStub(aio_wire.channel).Authorize(EMPTY)
+        series: Any = SeriesServiceStub(aio_wire.channel)
+        fake_server.script("ReadColumns", fail(grpc.StatusCode.INTERNAL, "boom"))
+        call = series.ReadColumns(models.ReadColumnsRequest())
+        with pytest.raises(InternalException):
+            await call.read()
+        fake_server.script("ReadColumns, later", fail(grpc.StatusCode.INTERNAL, "boom"))
+        call = series.ReadColumns(models.ReadColumnsRequest())
+        assert (await call.read()).series_index == 0
+        with pytest.raises(InternalException):
+            await call.read()
+        fake_server.valid.clear()
+        call = series.ReadColumns(models.ReadColumnsRequest())
+        assert (await call.read()).series_index == 0
+        call.cancel()
+
+    aio_wire.run(main())
+
+
+@GRPC_ONLY
+def test_an_aio_stream_that_has_failed_takes_no_more_requests(fake_server: FakeServer, aio_wire: AioWire) -> None:
+    async def main() -> None:
+        ingest: Any = IngestServiceStub(aio_wire.channel)
+        fake_server.script("SubmitAcknowledged", fail(grpc.StatusCode.INTERNAL, "boom"))
+        call = ingest.SubmitAcknowledged()
+        assert await call.code() is grpc.StatusCode.INTERNAL
+        with pytest.raises(asyncio.InvalidStateError):
+            await call.write(next(operations()))
+
+    aio_wire.run(main())
+
+
+def test_an_aio_channel_has_a_state(aio_wire: AioWire) -> None:
+    async def main() -> None:
+        channel = aio_wire.channel
+        state = channel.get_state()
+        await channel.channel_ready()
+        await channel.wait_for_state_change(state)
+        assert channel.get_state() is grpc.ChannelConnectivity.READY
+
+    aio_wire.run(main())
+
+
+def test_closing_an_aio_channel_ends_calls_that_wait_for_a_token(fake_server: FakeServer, aio_wire: AioWire) -> None:
+    async def main() -> None:
+        fake_server.script("ExchangeApiToken", fake_server.hang)
+        async with aio_wire.channel as channel:
+            task = asyncio.create_task(_result(AuthServiceStub(channel).Authorize(EMPTY)))
+            await asyncio.to_thread(fake_server.wait_for, "ExchangeApiToken")
+        with pytest.raises(CancelledException, match="closed while the call waited"):
+            await task
+
+    aio_wire.run(main())
+
+
+def test_interceptors_of_others_run_below_an_aio_channel(fake_server: FakeServer) -> None:
+    seen = []
+
+    class Noting(grpc.aio.UnaryUnaryClientInterceptor):
+        async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            seen.append(client_call_details.method)
+            return await continuation(client_call_details, request)
+
+    async def main() -> None:
+        async with neptune_api.aio.channel(api_token=fake_server.api_token, interceptors=[Noting()]) as channel:
+            assert (await AuthServiceStub(channel).Authorize(EMPTY)).username == "ada"
+
+    asyncio.run(main())
+    assert [bytes(method).decode().rpartition("/")[2] for method in seen] == ["ExchangeApiToken", "Authorize"]
+
+
+def test_the_token_in_use_is_a_jwt_of_its_own(fake_server: FakeServer) -> None:
+    assert jwt() != jwt()

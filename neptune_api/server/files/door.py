@@ -1,7 +1,8 @@
 """The door of the file folder: HTTP by signed URLs, as an ASGI application for the HTTP door to mount.
 
 It speaks the part of Amazon's protocol that clients use: PUT of a whole file, answered with its ETag; GET, with one
-range; HEAD. Contents pass through in pieces, so a file of any size takes the memory of a few of them.
+range; HEAD. And of Azure's, which is hardly different. Contents pass through in pieces, so a file of any size takes the
+memory of a few of them.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ _DEFAULT_MIME_TYPE: Final = "application/octet-stream"
 _PROJECT: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _READING: Final = frozenset({"GET", "HEAD"})
 _METHODS: Final = "GET, HEAD, PUT"
+# Where clients of Azure say what they would say in Range.
+_AZURE_RANGE: Final = "x-ms-range"
 # A PUT that honours the condition or writes the part is what such a header asks for. Neither is done, so neither is
 # taken for the plain PUT that it is not.
 _UNSUPPORTED_ON_PUT: Final = ("content-range", "content-encoding", "if-match", "if-none-match")
@@ -133,10 +136,10 @@ class FileDoor:
             self._signer.check(
                 "GET" if method in _READING else method, project, path, scope["query_string"].decode("latin-1")
             )
-        except ExpiredError:
-            # Clients take 400 as the word for it and ask for a new URL.
+        except ExpiredError as error:
+            # Clients take these as the word for it and ask for a new URL.
             raise _Refusal(
-                HTTPStatus.BAD_REQUEST,
+                HTTPStatus.UNAUTHORIZED if error.is_azure else HTTPStatus.BAD_REQUEST,
                 "AUTHORIZATION_TOKEN_EXPIRED",
                 "The URL has expired: ask for a new one with StorageService.CreateSignedUrls.",
             ) from None
@@ -179,7 +182,7 @@ class FileDoor:
         try:
             # A client that has a part of another version gets all of this one.
             fresh = headers.get("if-range", etag) == etag
-            selected = select(headers.get("range"), size) if fresh else None
+            selected = select(headers.get("range", headers.get(_AZURE_RANGE)), size) if fresh else None
         except UnsatisfiableError:
             raise _Refusal(
                 HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,

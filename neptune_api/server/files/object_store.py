@@ -65,6 +65,7 @@ class ObjectStorage:
                 "az://container/prefix."
             )
         self.provider: Final = _PROVIDERS[parts.scheme]
+        self.signs_for_azure: Final = self.provider == STORAGE_PROVIDER_AZURE
         # Any: which options there are depends on the scheme, which the types of the library cannot know.
         open_store: Any = obstore.store.from_url
         try:
@@ -79,7 +80,14 @@ class ObjectStorage:
         # What has no credentials cannot sign, and whoever starts the server should be the one to read of it.
         self.sign("GET", [("probe", "probe")])
 
-    def sign(self, method: str, files: Sequence[tuple[str, str]], base_url: str = "") -> list[str]:  # noqa: ARG002 # URLs lead to the store
+    def sign(
+        self,
+        method: str,
+        files: Sequence[tuple[str, str]],
+        base_url: str = "",  # noqa: ARG002 # URLs lead to the store
+        *,
+        for_azure: bool = False,  # noqa: ARG002 # the store has one kind of URLs
+    ) -> list[str]:
         """Return for each (project, path) a URL that permits GET or PUT. Raises StorageError."""
         keys = [object_key(project, path) for project, path in files]
         try:

@@ -29,10 +29,16 @@ class FileStorage(Protocol):
         """Whose protocol the signed URLs speak."""
 
     @property
+    def signs_for_azure(self) -> bool:
+        """Whether signed URLs can speak Azure's protocol, by default or `for_azure`."""
+
+    @property
     def door(self) -> FileDoor | None:
         """What answers under FILES_PREFIX, if signed URLs lead to this server."""
 
-    def sign(self, method: str, files: Sequence[tuple[str, str]], base_url: str) -> list[str]:
+    def sign(
+        self, method: str, files: Sequence[tuple[str, str]], base_url: str, *, for_azure: bool = False
+    ) -> list[str]:
         """Return for each (project, path) a URL that permits GET or PUT. Raises StorageError.
 
         `base_url` is where the caller finds the HTTP API.
@@ -52,6 +58,7 @@ class FolderStorage:
     """
 
     provider: Final = STORAGE_PROVIDER_AWS
+    signs_for_azure: Final = True
 
     def __init__(
         self,
@@ -69,10 +76,13 @@ class FolderStorage:
             raise StorageError(f"The folder of files {root} cannot be written: {error.strerror}.") from error
         self.door: Final = FileDoor(self._folder, self._signer, knows)
 
-    def sign(self, method: str, files: Sequence[tuple[str, str]], base_url: str) -> list[str]:
+    def sign(
+        self, method: str, files: Sequence[tuple[str, str]], base_url: str, *, for_azure: bool = False
+    ) -> list[str]:
         """Return for each (project, path) a URL that permits GET or PUT."""
         return [
-            f"{base_url}{FILES_PREFIX}{project}/{quote(path)}?{self._signer.sign(method, project, path)}"
+            f"{base_url}{FILES_PREFIX}{project}/{quote(path)}"
+            f"?{self._signer.sign(method, project, path, for_azure=for_azure)}"
             for project, path in files
         ]
 

@@ -72,7 +72,8 @@ class StorageService(StorageServiceServicer):
         if self._storage is None:
             raise _unavailable("This server has no place for files: start it with --files.")
         metadata = context.invocation_metadata()
-        if self._storage.provider != STORAGE_PROVIDER_AZURE and (":path", _AZURE_PATH) in (metadata or ()):
+        for_azure = (":path", _AZURE_PATH) in (metadata or ())
+        if for_azure and not self._storage.signs_for_azure:
             raise not_found(
                 f"Files are not kept in Azure here, whose protocol those who ask at {_AZURE_PATH} expect of URLs: ask "
                 "at /api/storagebridge/v1/signedUrl.",
@@ -84,13 +85,14 @@ class StorageService(StorageServiceServicer):
             chosen = [index for index, file in enumerate(request.files) if file.permission == permission]
             files = [request.files[index] for index in chosen]
             named = [(projects[file.project_identifier, permission], file.path) for file in files]
-            urls.update(zip(chosen, _sign(self._storage, method, named, base_url), strict=True))
+            signed = _sign(self._storage, method, named, base_url, for_azure=for_azure)
+            urls.update(zip(chosen, signed, strict=True))
         return CreateSignedUrlsResponse(
             files=[
                 SignedFile(
                     path=file.path,
                     project_identifier=file.project_identifier,
-                    provider=self._storage.provider,
+                    provider=STORAGE_PROVIDER_AZURE if for_azure else self._storage.provider,
                     url=urls[index],
                 )
                 for index, file in enumerate(request.files)
@@ -126,9 +128,11 @@ class StorageService(StorageServiceServicer):
         ).uuid
 
 
-def _sign(storage: FileStorage, method: str, files: list[tuple[str, str]], base_url: str) -> list[str]:
+def _sign(
+    storage: FileStorage, method: str, files: list[tuple[str, str]], base_url: str, *, for_azure: bool
+) -> list[str]:
     try:
-        return storage.sign(method, files, base_url) if files else []
+        return storage.sign(method, files, base_url, for_azure=for_azure) if files else []
     except StorageError as error:
         _LOGGER.error("%s", error)  # noqa: TRY400 # the sentence says it; the trace is the library's
         raise _unavailable(

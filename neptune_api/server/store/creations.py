@@ -95,7 +95,7 @@ class Creations:
             project_uuid=project.uuid,
             tracker=create.tracker,
         )
-        system_attributes.describe_depth(run, put, parent)
+        system_attributes.describe_descent(run, put, parent)
         if run.requested_parent is not None:
             system_attributes.describe_fork(run, put, parent=parent, requested_parent=run.requested_parent)
         if parent is not None and create.inherit_configs:

@@ -171,15 +171,29 @@ def _describe_orphans(connection: sa.Connection, keys: Sequence[int], now_ms: in
         gone = attributes.c.name.in_(("sys/forking/parent", "sys/forking/step"))
         connection.execute(attributes.delete().where(attributes.c.run_id.in_(batch), gone))
         _set_attribute(connection, batch, "sys/modification_time", now_ms)
-    depth, generation = 0, list(keys)
-    seen = set(generation)
+    relative = attributes.update().where(
+        attributes.c.run_id == sa.bindparam("run_key"), attributes.c.name == "sys/relative_creation_time_ms"
+    )
+    relative = relative.values(int_value=sa.bindparam("milliseconds"))
+    select = sa.select(runs.c.id, runs.c.parent_id, runs.c.created_ms)
+    generation: list[Any] = []
+    for batch in batches(keys):
+        generation += connection.execute(select.where(runs.c.id.in_(batch)))
+    # When the first ancestor of each run was created.
+    origins = {row.id: row.created_ms for row in generation}
+    depth = 0
     while generation:
-        children: list[int] = []
-        for batch in batches(generation):
-            _set_attribute(connection, batch, "sys/forking/depth", depth)
-            children += connection.scalars(sa.select(runs.c.id).where(runs.c.parent_id.in_(batch)))
-        generation = [key for key in children if key not in seen]
-        seen.update(generation)
+        children: list[Any] = []
+        for rows in batches(generation):
+            batch_keys = [row.id for row in rows]
+            _set_attribute(connection, batch_keys, "sys/forking/depth", depth)
+            connection.execute(
+                relative,
+                [{"run_key": row.id, "milliseconds": row.created_ms - origins[row.id]} for row in rows],
+            )
+            children += connection.execute(select.where(runs.c.parent_id.in_(batch_keys)))
+        generation = [row for row in children if row.id not in origins]
+        origins |= {row.id: origins[row.parent_id] for row in generation}
         depth += 1
 
 

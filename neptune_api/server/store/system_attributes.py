@@ -76,13 +76,20 @@ def describe_fork(run: RunState, put: Setter, *, parent: RunState | None, reques
             put(run, name, inherited.type, inherited.value)
 
 
-def describe_depth(run: RunState, put: Setter, parent: RunState | None) -> None:
-    """Set the number of a run's ancestors."""
-    depth = 0
+def describe_descent(run: RunState, put: Setter, parent: RunState | None) -> None:
+    """Set the number of a run's ancestors, and how long after the first of them it was created."""
+    depth = relative_ms = 0
     if parent is not None:
-        inherited = parent.attributes["sys/forking/depth"].value
-        depth = 1 + (inherited if isinstance(inherited, int) else 0)
+        depth = 1 + _int_of(parent, "sys/forking/depth")
+        relative_ms = _int_of(parent, "sys/relative_creation_time_ms") + run.created_ms - parent.created_ms
     put(run, "sys/forking/depth", T.ATTRIBUTE_TYPE_INT, depth)
+    put(run, "sys/relative_creation_time_ms", T.ATTRIBUTE_TYPE_INT, relative_ms)
+
+
+def _int_of(run: RunState, name: str) -> int:
+    """Return a system attribute; 0 for a run of before there was one."""
+    attribute = run.attributes.get(name)
+    return attribute.value if attribute is not None and isinstance(attribute.value, int) else 0
 
 
 def describe_activity(run: RunState, put: Setter) -> None:
