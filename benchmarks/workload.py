@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from google.rpc import code_pb2
 
-from benchmarks.processes import cpu_seconds
+from benchmarks.processes import cpu_seconds, written_bytes
 from neptune_api import columns
 from neptune_api.models import (
     AppendColumnsRequest,
@@ -42,7 +42,9 @@ STEPS_PER_BATCH: Final = 10_000
 
 _APPLY_SECONDS: Final = 600.0
 _POLL_SECONDS: Final = 0.005
-_IDLE_SECONDS: Final = 1.0
+_IDLE_SECONDS: Final = 2.5  # it begins to tidy up after one
+_IDLE_CPU: Final = 0.1
+_IDLE_BYTES: Final = 256 * 1024
 
 
 class Writer:
@@ -109,12 +111,13 @@ class Writer:
 
 
 def wait_until_idle(pid: int) -> None:
-    """Wait until a server has tidied up: until it uses no CPU to speak of."""
-    used = cpu_seconds(pid)
+    """Wait until a server has tidied up: until it neither computes nor writes to speak of."""
+    used, written = cpu_seconds(pid), written_bytes(pid)
     while True:
         time.sleep(_IDLE_SECONDS)
-        before, used = used, cpu_seconds(pid)
-        if used - before < 0.1 * _IDLE_SECONDS:
+        used_before, used = used, cpu_seconds(pid)
+        written_before, written = written, written_bytes(pid)
+        if used - used_before < _IDLE_CPU and written - written_before < _IDLE_BYTES:
             return
 
 

@@ -31,7 +31,9 @@ def measure(bench: Bench) -> Iterator[Row]:
     """Measure the rows."""
     yield from _measure(bench, "long", paths(10), LongLoad)
     yield from _measure(bench, "wide", paths(10_000), WideLoad)
-    yield _irregular(bench)
+    yield _irregular(bench, "irregular steps and times", (1, 10_000_000), 0)
+    # No difference fits 32 bits: steps are thousands apart, and months pass between some points.
+    yield _irregular(bench, "wild steps and times", (2**32, 2**40), 30 * 24 * 3600 * 1000)
 
 
 class Load(ABC):
@@ -155,29 +157,33 @@ def _measure(bench: Bench, shape: str, names: Sequence[str], load_class: type[Lo
     )
 
 
-def _irregular(bench: Bench) -> Row:
-    """Measure the size of points that nothing can be left out of."""
+def _irregular(bench: Bench, what: str, step_gap: tuple[int, int], pause_ms: int) -> Row:
+    """Measure the size of points with steps and times at random distances, other ones in each series."""
     count = bench.size(_IRREGULAR_POINTS) // 10
-    folder = bench.folder / "irregular"
-    random = np.random.default_rng(0)
-    micros = np.cumsum(random.integers(1, 10_000_000, count))
-    # Now and then a month passes, so that differences of times do not fit 32 bits.
-    pauses = np.where(np.arange(count) % STEPS_PER_BATCH == 1, 30 * 24 * 3600 * 1000, 0)
-    millis = EPOCH * 1000 + np.cumsum(random.integers(0, 1000, count) + pauses)
-    written = columns.FloatPoints(micros, millis, random.standard_normal(count))
+    folder = bench.folder / what.partition(" ")[0]
+    series = {name: _scattered(count, seed, step_gap, pause_ms) for seed, name in enumerate(paths(10))}
     with Server(folder) as server, server.channel() as channel:
         writer = Writer(channel, server.workspace)
         run_id = writer.create_run()
         for begin in range(0, count, STEPS_PER_BATCH):
             request = AppendColumnsRequest()
-            for name in paths(10):
+            for name, written in series.items():
                 request.series.add(path=name, columns=columns.pack(written[begin : begin + STEPS_PER_BATCH]))
             writer.append(run_id, [request])
         wait_until_idle(server.pid)
     return Row(
-        name="size-irregular",
-        what=f"Disk for each of {10 * count:,} points after merging: irregular steps and times, 10 series",
+        name=f"size-{what.partition(' ')[0]}",
+        what=f"Disk for each of {10 * count:,} points after merging, everything included: {what}, 10 series",
         unit="B",
         figures=(folder_bytes(folder) / (10 * count),),
         budget=Budget(24, at_most=True),
     )
+
+
+def _scattered(count: int, seed: int, step_gap: tuple[int, int], pause_ms: int) -> columns.FloatPoints:
+    random = np.random.default_rng(seed)
+    micros = np.cumsum(random.integers(*step_gap, count))
+    # Pauses come now and then: often would be more years than times may span.
+    pauses = np.where(np.arange(count) % STEPS_PER_BATCH == 1, pause_ms, 0)
+    millis = EPOCH * 1000 + np.cumsum(random.integers(0, 1000, count) + pauses)
+    return columns.FloatPoints(micros, millis, random.standard_normal(count))

@@ -6,15 +6,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+import neptune_api
 from tests.unit.certificates import make_certificates
 from tests.unit.http_wire import FakeHttpServer
-from tests.unit.wire import FakeServer, open_wire
+from tests.unit.raw_server import RawServer
+from tests.unit.wire import ARITIES, FAST, REQUEST_STREAMS, FakeServer, open_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import grpc
+
+    from tests.unit.raw_server import Script
     from tests.unit.wire import AioWire, SyncWire
+
+    Serve = Callable[..., RawServer]
 
     class OpenWire(Protocol):
         """Opens a channel that the fixture closes."""
@@ -23,12 +30,8 @@ if TYPE_CHECKING:
             """Open it, with the arguments of neptune_api.channel()."""
 
 
-REQUEST_STREAMS = {"send", "both"}
-"""Calls of tests.unit.wire that HTTP cannot carry."""
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what HTTP cannot carry; test_http_channel.py holds what becomes of it."""
+    """Leave out what HTTP cannot carry; test_http_messages.py holds what becomes of it."""
     impossible = [
         item
         for item in items
@@ -89,3 +92,30 @@ def open_channel(kind: str) -> Iterator[OpenWire]:
 def wire(fake_server: FakeServer, open_channel: OpenWire) -> SyncWire | AioWire:
     """A channel to the scripted server, with its API token."""
     return open_channel(api_token=fake_server.api_token)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts scripted servers and stops them at the end."""
+    servers = []
+
+    def start(*scripts: Script) -> RawServer:
+        servers.append(RawServer(*scripts))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def arities(door: str) -> dict[str, str]:
+    """A call of each kind that the wire can carry, by its method."""
+    return {method: call for method, call in ARITIES.items() if door == "grpc" or call not in REQUEST_STREAMS}
+
+
+@pytest.fixture
+def sync_channel(fake_server: FakeServer) -> Iterator[grpc.Channel]:
+    """A channel for threads to the scripted server, with its API token."""
+    with neptune_api.channel(api_token=fake_server.api_token, options=FAST) as channel:
+        yield channel

@@ -1,4 +1,4 @@
-"""A TCP server whose every byte a test scripts."""
+"""A TCP server whose every byte a test scripts, and scripts that many tests use."""
 
 from __future__ import annotations
 
@@ -7,12 +7,28 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from tests.unit.wire import PATIENCE
+from neptune_api import models
+from neptune_api.http.framing import encode_frame
+from neptune_api.http.rules import Format, find_rule
+from neptune_api.options import ChannelOptions
+from tests.unit.wire import FAST, PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from tests.unit.conftest import OpenWire
+    from tests.unit.wire import AioWire, SyncWire
 
     Script = Callable[["Peer"], None]
+
+
+ONCE = ChannelOptions(retry=None)
+INFO = models.ServerInfo(version="1").SerializeToString()
+STREAM = [models.ReadColumnsResponse(series_index=index) for index in range(3)]
+READ = find_rule("/neptune_api.v1.SeriesService/ReadColumns")
+assert READ is not None
+FRAMES = [encode_frame(READ, message, Format.PROTOBUF) for message in STREAM]
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Peer:
@@ -117,3 +133,51 @@ class RawServer:
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in (self._acceptor, *self._threads):
             thread.join(PATIENCE)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def well(peer: Peer) -> None:
+    """Answer every request."""
+    while True:
+        peer.request()
+        peer.answer(INFO)
+
+
+def opened(open_channel: OpenWire, server: RawServer, options: ChannelOptions = FAST) -> SyncWire | AioWire:
+    return open_channel(server.target, access_token="opaque", options=options)
+
+
+def refusing(status: str, *headers: str, times: int = 1) -> Script:
+    def refuse(peer: Peer) -> None:
+        for _ in range(times):
+            peer.request()
+            peer.answer(b"{}", *headers, status=status, kind="application/json")
+        well(peer)
+
+    return refuse
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def full_listener() -> Iterator[int]:
+    """A port at which connections are never made."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:  # until the queue is full, and the system answers no more
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        try:
+            yield port
+        finally:
+            for filler in fillers:
+                filler.close()

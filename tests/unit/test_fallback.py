@@ -10,11 +10,9 @@ import pytest
 
 from neptune_api.credentials import ApiToken
 from neptune_api.exceptions import NeptuneApiError, UnavailableException, UnimplementedException
-from neptune_api.options import ChannelOptions, RetryPolicy
 from tests.unit.http_wire import FakeHttpServer
-from tests.unit.raw_server import RawServer
-from tests.unit.test_http_channel import free_port
-from tests.unit.wire import FakeServer, SyncWire, fail
+from tests.unit.raw_server import RawServer, free_port
+from tests.unit.wire import FAST, FakeServer, SyncWire, fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from tests.unit.conftest import OpenWire
     from tests.unit.raw_server import Peer
     from tests.unit.wire import AioWire
-
-FAST = ChannelOptions(retry=RetryPolicy(initial_backoff=0.01))
 
 
 @pytest.fixture

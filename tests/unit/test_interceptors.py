@@ -20,13 +20,11 @@ from neptune_api.options import ChannelOptions
 from neptune_api.v1.auth_service_pb2_grpc import AuthServiceStub
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
-from tests.unit.wire import PATIENCE, AioWire, FakeServer, SyncWire, fail, operations
+from tests.unit.wire import ARITIES, PATIENCE, UNAUTHENTICATED, AioWire, FakeServer, SyncWire, fail, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ARITIES = {"Authorize": "authorize", "ReadColumns": "read", "SubmitStream": "send", "SubmitAcknowledged": "both"}
-UNAUTHENTICATED = fail(grpc.StatusCode.UNAUTHENTICATED, "token expired")
 OPTIONS = ChannelOptions(timeout=50, stream_timeout=500)
 
 Intercepted = SyncWire | AioWire

@@ -21,7 +21,7 @@ import grpc.aio
 import neptune_api
 from neptune_api import models
 from neptune_api.credentials import ApiToken
-from neptune_api.options import server_arguments
+from neptune_api.options import ChannelOptions, RetryPolicy, server_arguments
 from neptune_api.v1 import (
     auth_service_pb2_grpc,
     config_service_pb2_grpc,
@@ -32,10 +32,17 @@ from neptune_api.v1 import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from neptune_api.options import ChannelOptions
 
 PATIENCE = 20.0
 """Seconds after which a test that waits gives up; never reached when all is well."""
+
+FAST = ChannelOptions(retry=RetryPolicy(initial_backoff=0.01))
+EMPTY = models.AuthorizeRequest()
+ARITIES = {"Authorize": "authorize", "ReadColumns": "read", "SubmitStream": "send", "SubmitAcknowledged": "both"}
+"""A call of each kind, by its method."""
+
+REQUEST_STREAMS = {"send", "both"}
+"""Calls that HTTP cannot carry."""
 
 
 def jwt(*, lifetime: float = 300.0, skew: float = 0.0, issued: bool = True) -> str:
@@ -68,6 +75,10 @@ def fail(
         context.abort(code, details)
 
     return step
+
+
+UNAVAILABLE = fail(grpc.StatusCode.UNAVAILABLE)
+UNAUTHENTICATED = fail(grpc.StatusCode.UNAUTHENTICATED, "token expired")
 
 
 class FakeServer:
