@@ -32,7 +32,10 @@ def float_columns(draw: st.DrawFn, *, max_size: int = 40) -> FloatColumns:
         first, stride = draw(st.integers(0, 10**12)), draw(st.integers(1, 10**9))
         points = first + stride * np.arange(size, dtype=np.int64)
     elif draw(st.booleans()):
-        points = np.cumsum(draw(st.lists(st.integers(1, 2**32), min_size=size, max_size=size)), dtype=np.int64)
+        points = np.cumsum(
+            draw(st.lists(st.integers(1, 2**32) | st.integers(2**46, 2**48), min_size=size, max_size=size)),
+            dtype=np.int64,
+        )
     else:
         points = np.array(sorted(draw(st.sets(STEPS, min_size=size, max_size=size))), np.int64)
     timestamps = draw(st.lists(TIMESTAMPS, min_size=size, max_size=size))

@@ -2,8 +2,8 @@
 
 A chunk is a header (one byte of flags, the number of points as uint32), the steps, the timestamps and the values, all
 little-endian. Each column takes the smallest form that loses nothing: steps at a regular distance are two numbers,
-other steps and timestamps int32 differences where these fit, doubles that a float fits are floats. Values of other
-series than floats are length-prefixed serialized messages.
+other steps and timestamps differences of 4 or 6 bytes where these fit, doubles that a float fits are floats. Values of
+other series than floats are length-prefixed serialized messages.
 """
 
 from __future__ import annotations
@@ -31,9 +31,14 @@ _SHORT_TIMESTAMPS: Final = 2
 _SHORT_VALUES: Final = 4
 _PAYLOADS: Final = 8
 _SHORT_STEPS: Final = 16
+_MEDIUM_STEPS: Final = 32
+_MEDIUM_TIMESTAMPS: Final = 64
 _HEADER: Final = struct.Struct("<BI")
 _PAIR: Final = struct.Struct("<qq")
+# Differences of 4 bytes are short, those of 6 are medium.
 _INT32: Final = np.iinfo(np.int32)
+_MEDIUM: Final = 6
+_INT48_MAX: Final = 2**47 - 1
 
 
 class CorruptChunkError(Exception):
@@ -175,18 +180,23 @@ def _encode_steps(steps: Int64Array) -> tuple[int, bytes]:
             return _REGULAR_STEPS, _PAIR.pack(int(steps[0]), stride)
     elif len(steps) == 1:
         return _REGULAR_STEPS, _PAIR.pack(int(steps[0]), 0)
-    return _encode_differences(steps, _SHORT_STEPS)
+    return _encode_differences(steps, _SHORT_STEPS, _MEDIUM_STEPS)
 
 
 def _encode_timestamps(timestamps: Int64Array) -> tuple[int, bytes]:
-    return _encode_differences(timestamps, _SHORT_TIMESTAMPS)
+    return _encode_differences(timestamps, _SHORT_TIMESTAMPS, _MEDIUM_TIMESTAMPS)
 
 
-def _encode_differences(numbers: Int64Array, flag: int) -> tuple[int, bytes]:
-    """Return `flag` and the first number with the differences as int32 if these fit, 0 and all numbers otherwise."""
-    differences = np.diff(numbers)
-    if len(numbers) and (not len(differences) or (differences.min() >= _INT32.min and differences.max() <= _INT32.max)):
-        return flag, struct.pack("<q", int(numbers[0])) + differences.astype("<i4").tobytes()
+def _encode_differences(numbers: Int64Array, short: int, medium: int) -> tuple[int, bytes]:
+    """Return a flag and the first number with the differences as far as these are short enough, else 0 and all numbers."""
+    if len(numbers):
+        differences = np.diff(numbers)
+        lowest, highest = (int(differences.min()), int(differences.max())) if len(differences) else (0, 0)
+        first = struct.pack("<q", int(numbers[0]))
+        if lowest >= _INT32.min and highest <= _INT32.max:
+            return short, first + differences.astype("<i4").tobytes()
+        if lowest >= -_INT48_MAX and highest <= _INT48_MAX:
+            return medium, first + differences.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :_MEDIUM].tobytes()
     return 0, numbers.astype("<i8", copy=False).tobytes()
 
 
@@ -206,20 +216,32 @@ def _decode_positions(chunk: bytes) -> tuple[int, int, int, Int64Array, Int64Arr
             steps = first + stride * np.arange(count, dtype=np.int64)
             offset += _PAIR.size
         else:
-            steps, offset = _decode_numbers(chunk, count, offset, is_short=bool(flags & _SHORT_STEPS))
-        timestamps, offset = _decode_numbers(chunk, count, offset, is_short=bool(flags & _SHORT_TIMESTAMPS))
+            steps, offset = _decode_numbers(chunk, count, offset, flags & _SHORT_STEPS, flags & _MEDIUM_STEPS)
+        short, medium = flags & _SHORT_TIMESTAMPS, flags & _MEDIUM_TIMESTAMPS
+        timestamps, offset = _decode_numbers(chunk, count, offset, short, medium)
     except (struct.error, ValueError) as error:
         raise CorruptChunkError("The chunk is shorter than its header tells.") from error
     return flags, count, offset, steps, timestamps
 
 
-def _decode_numbers(chunk: bytes, count: int, offset: int, *, is_short: bool) -> tuple[Int64Array, int]:
+def _decode_numbers(chunk: bytes, count: int, offset: int, short: int, medium: int) -> tuple[Int64Array, int]:
     """Return numbers and where they end."""
-    if not is_short:
+    if not (short or medium):
         return np.frombuffer(chunk, "<i8", count, offset).astype(np.int64, copy=False), offset + 8 * count
     (first,) = struct.unpack_from("<q", chunk, offset)
+    offset += 8
+    differences: npt.NDArray[Any]
+    if short:
+        differences = np.frombuffer(chunk, "<i4", count - 1, offset)
+        end = offset + differences.nbytes
+    else:
+        end = offset + _MEDIUM * (count - 1)
+        words = np.zeros((count - 1, 8), np.uint8)
+        # To the upper end, from where a shift brings the sign down.
+        words[:, 8 - _MEDIUM :] = np.frombuffer(chunk, np.uint8, end - offset, offset).reshape(-1, _MEDIUM)
+        differences = words.view("<i8")[:, 0] >> 8 * (8 - _MEDIUM)
     numbers = np.empty(count, np.int64)
     numbers[0] = first
-    np.cumsum(np.frombuffer(chunk, "<i4", count - 1, offset + 8), out=numbers[1:])
+    np.cumsum(differences, out=numbers[1:])
     numbers[1:] += first
-    return numbers, offset + 8 + 4 * (count - 1)
+    return numbers, end
