@@ -188,7 +188,7 @@ def _encode_timestamps(timestamps: Int64Array) -> tuple[int, bytes]:
 
 
 def _encode_differences(numbers: Int64Array, short: int, medium: int) -> tuple[int, bytes]:
-    """Return a flag and the first number with the differences as far as these are short enough, else 0 and all numbers."""
+    """Return a flag and the first number with the differences where these are short enough, else 0 and the numbers."""
     if len(numbers):
         differences = np.diff(numbers)
         lowest, highest = (int(differences.min()), int(differences.max())) if len(differences) else (0, 0)
