@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import table
 from benchmarks.report import Report
-from benchmarks.rows import FAMILIES
+from benchmarks.rows import FAMILIES, LONG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,22 +25,28 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROWS", help=f"families to run, default all: {', '.join(FAMILIES)}")
+    parser.add_argument(
+        "rows",
+        nargs="*",
+        metavar="ROWS",
+        help=f"families to run: {', '.join(FAMILIES)}, or all; default: those that take no more than minutes",
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the full size; less than 1 for a look")
     parser.add_argument("--rounds", type=int, help="most rounds of each row; default: what the row needs")
     parser.add_argument("--without-peers", action="store_true", help="neither install nor measure other products")
     parser.add_argument("--results", type=Path, help="folder for the results; default: benchmarks/results, at scale 1")
     parsed = parser.parse_args(arguments)
     for name in parsed.rows:
-        if name not in FAMILIES:
-            parser.error(f"there are no rows {name!r}; choose from {', '.join(FAMILIES)}")
+        if name not in {*FAMILIES, "all"}:
+            parser.error(f"there are no rows {name!r}; choose from {', '.join(FAMILIES)}, or all")
+    chosen = set(FAMILIES) if "all" in parsed.rows else set(parsed.rows) or set(FAMILIES) - LONG
     counts = parsed.scale == 1.0 and parsed.rounds is None
     results: Path | None = parsed.results or (table.RESULTS if counts else None)
     failed: list[str] = []
     found: list[Report] = []
     started = time.monotonic()
     for family in FAMILIES:
-        if parsed.rows and family not in parsed.rows:
+        if family not in chosen:
             continue
         print(f"{family} (after {time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
         report = run(family, parsed, results)

@@ -23,8 +23,12 @@ FAMILIES: Final = (
     "growth",
     "http_calls",
     "doors",
+    "queries",
 )
 """Names of the modules, in the order of the table."""
+
+LONG: Final = frozenset({"queries"})
+"""Those that are measured only when they are asked for."""
 
 
 def measurement(family: str) -> Callable[[Bench], Iterable[Row]]:
