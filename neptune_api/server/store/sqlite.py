@@ -32,8 +32,9 @@ _PRAGMAS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
-    # 32 MB: what is written and soon deleted, as the log is, never gets into the database file.
-    "wal_autocheckpoint=4096",
+    # 64 MB: what is written and soon deleted, as the log is, mostly never gets into the database file. That is a fifth
+    # of all bytes written while points come in; twice as much would save little more.
+    "wal_autocheckpoint=8192",
     "journal_size_limit=67108864",
 )
 # What share of the pages may be free, and how many are given back before others may write.
