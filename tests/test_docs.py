@@ -130,6 +130,9 @@ def test_command(
     elif (program, arguments[:1]) == ("neptune-api", ["serve"]):
         check_serve(arguments, tmp_path)
     elif program == "neptune-api":
+        if arguments[0] == "doctor":
+            with LocalServer(tmp_path / arguments[1]):
+                pass
         call = [sys.executable, "-m", "neptune_api", *arguments]
         done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
