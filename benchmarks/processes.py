@@ -27,6 +27,11 @@ START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 120.0
 
 
+def environment() -> dict[str, str]:
+    """Return the environment for processes: an installed package has bytecode, so this one may write its own."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class Server:
     """`neptune-api serve` over a folder, as a process of its own; a `with` block starts and stops it."""
 
@@ -46,6 +51,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._log,
+            env=environment(),
         )
         end = time.monotonic() + START_SECONDS
         while not ready.exists():

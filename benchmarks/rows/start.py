@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.processes import Server
+from benchmarks.processes import Server, environment
 from benchmarks.report import Budget, Reference, Row
 from benchmarks.rounds import interleave
 
@@ -40,14 +40,18 @@ def measure(bench: Bench) -> Iterator[Row]:
             return time.perf_counter() - started
 
     def local() -> float:
-        return float(subprocess.run([sys.executable, "-c", _LOCAL], capture_output=True, check=True).stdout)
+        command = [sys.executable, "-c", _LOCAL]
+        return float(subprocess.run(command, capture_output=True, check=True, env=environment()).stdout)
 
     def imports() -> float:
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import grpc, numpy, sqlalchemy"], check=True)
+        subprocess.run([sys.executable, "-c", "import grpc, numpy, sqlalchemy"], check=True, env=environment())
         return time.perf_counter() - started
 
-    figures = interleave(bench, 11, {"process": process, "local": local, _IMPORTS: imports})
+    cases = {"process": process, "local": local, _IMPORTS: imports}
+    for case in cases.values():
+        case()  # leaves the bytecode behind
+    figures = interleave(bench, 11, cases)
     reference = Reference(_IMPORTS, figures[_IMPORTS])
     yield Row(
         name="start-process",
