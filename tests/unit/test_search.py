@@ -11,7 +11,8 @@ import pytest
 
 from neptune_api.server import nql
 from neptune_api.server.nql.parser import TYPES
-from neptune_api.server.store import schema, search
+from neptune_api.server.store import runs, schema, search
+from neptune_api.server.store.kept_columns import KeptColumns
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
 from tests import operations
@@ -29,7 +30,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield opened
 
 
-def numbers(bench: Bench, query: str, order: Order = BY_CREATION, *, limit: int = 10_000, offset: int = 0) -> list[int]:
+def numbers(
+    bench: Bench, query: str, order: Order = BY_CREATION, *, kept_columns: KeptColumns | None = None
+) -> list[int]:
     with bench.database.read() as connection:
         found = search.search(
             connection,
@@ -37,12 +40,52 @@ def numbers(bench: Bench, query: str, order: Order = BY_CREATION, *, limit: int 
             nql.parse(query),
             order,
             heads_only=False,
-            offset=offset,
-            limit=limit,
+            offset=0,
+            limit=10_000,
             summaries=FloatSummaries(),
             check=lambda: None,
+            kept_columns=kept_columns,
         )
         return [entry.number for entry in search.entries(connection, found.keys)]
+
+
+def test_a_write_ends_what_is_kept(bench: Bench) -> None:
+    bench.apply(operations.create("a"), operations.create("b"), operations.assign({"x": 1.0, "s": "one"}, run="a"))
+    kept = KeptColumns(bench.database)
+    query = 'x:float >= 0 AND s:string MATCHES "o"'
+
+    def found() -> list[int]:
+        return numbers(bench, query, Order("x", TYPES["float"], None, descending=True), kept_columns=kept)
+
+    assert [found() for _ in range(3)] == [[1]] * 3
+    assert [project.columns.keys() for project in kept._projects.values()] == [
+        {("x", TYPES["float"], None), ("s", TYPES["string"], None)}
+    ]
+    bench.apply(operations.assign({"x": 2.0, "s": "two"}, run="b"))
+    assert [found() for _ in range(3)] == [[2, 1]] * 3
+    bench.apply(operations.assign({"x": -1.0}, run="a"))
+    assert [found() for _ in range(3)] == [[2]] * 3
+    with bench.store.exclusive() as connection:
+        # While something is written nobody knows what is kept for long.
+        assert bench.database.revision is None
+        assert found() == [2]
+        runs.delete(connection, [2], 0)
+    assert [found() for _ in range(3)] == [[]] * 3
+
+
+def test_what_takes_much_room_is_not_kept(bench: Bench) -> None:
+    names = [f"r{number}" for number in range(1_001)]
+    bench.apply(*(operations.create(name) for name in names))
+    bench.apply(*(operations.assign({"s": "x" * 300}, run=name) for name in names))
+    kept = KeptColumns(bench.database)
+    for query in (
+        's:string MATCHES "^x"',
+        "sys/state:experimentState = running",
+        " OR ".join(f"x{n} = 1" for n in range(20)),
+    ):
+        for _ in range(3):
+            numbers(bench, query, kept_columns=kept)
+    assert kept._projects == {}
 
 
 def test_runs_become_idle(bench: Bench) -> None:

@@ -13,6 +13,7 @@ from neptune_api.server.attribute_messages import fill_attributes
 from neptune_api.server.errors import StatusError, syntax_error
 from neptune_api.server.store import attributes, search
 from neptune_api.server.store.attributes import AttributeFilter
+from neptune_api.server.store.kept_columns import KeptColumns
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
 from neptune_api.server.validation import Checks, shown
@@ -54,6 +55,7 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
         self._store = store
         self._access = access
         self._summaries = FloatSummaries()
+        self._kept_columns = KeptColumns(store.database)
 
     def SearchLeaderboardEntries(
         self, request: pb.SearchLeaderboardEntriesRequest, context: grpc.ServicerContext
@@ -103,6 +105,7 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                 limit=_limit(params.pagination),
                 summaries=self._summaries,
                 check=check,
+                kept_columns=self._kept_columns,
             )
             response = attributes_pb2.LeaderboardEntries(matching_item_count=found.total)
             entries: Entries = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -12,7 +13,6 @@ from neptune_api.server.store import versions
 from neptune_api.server.store.faults import StoreError, UnavailableError
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from typing import Protocol
@@ -70,6 +70,8 @@ class Database:
         Raises StoreError when it cannot be used, another server has the folder open, or a newer version made it.
         """
         self.backend: Final = _backend(location)
+        self._counting = threading.Lock()
+        self._begun = self._ended = 0
         self._engine = self.backend.engine
         try:
             with self.backend.writing(serial=True) as connection:
@@ -103,8 +105,20 @@ class Database:
         Such transactions run one after the other, in all processes together: what one has looked up is still so when it
         writes. Those that are not `serial` may run at the same time; they must be right whatever the others do.
         """
-        with self._translating(), self.backend.writing(serial=serial) as connection:
-            yield connection
+        with self._counting:
+            self._begun += 1
+        try:
+            with self._translating(), self.backend.writing(serial=serial) as connection:
+                yield connection
+        finally:
+            with self._counting:
+                self._ended += 1
+
+    @property
+    def revision(self) -> int | None:
+        """A number that every write changes; None while something is written, and for a shared database."""
+        with self._counting:
+            return self._begun if self._begun == self._ended and not self.is_shared else None
 
     def announce(self, connection: sa.Connection, event: Event) -> None:
         """Tell every process that shares the database of an event, when the transaction is committed."""

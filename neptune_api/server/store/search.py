@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from neptune_api.server.nql.evaluation import Column, evaluate, judge
 from neptune_api.server.nql.operators import KINDS, Kind
+from neptune_api.server.nql.tree import criteria
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import runs
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from neptune_api.server.nql.evaluation import BoolArray
     from neptune_api.server.nql.tree import Aggregate, Criterion, Node
+    from neptune_api.server.store.kept_columns import KeptColumns, KeptProject
     from neptune_api.server.store.search_columns import Keys
     from neptune_api.server.store.series import FloatSummaries
 
@@ -38,6 +40,18 @@ _BATCH: Final = 16_384
 _RANKS: Final = {Kind.NUMBER: 0, Kind.TEXT: 1, Kind.OPAQUE: 1, Kind.SET: 2}
 # Sorted runs kept beyond a page before those that cannot be on it are dropped.
 _SLACK: Final = 131_072
+
+
+# Types by which kept columns sort as the database does: they hold integers as doubles.
+_KEPT_ORDERS: Final = frozenset(
+    {
+        int(T.ATTRIBUTE_TYPE_FLOAT),
+        int(T.ATTRIBUTE_TYPE_BOOL),
+        int(T.ATTRIBUTE_TYPE_STRING),
+        int(T.ATTRIBUTE_TYPE_DATETIME),
+        int(T.ATTRIBUTE_TYPE_FLOAT_SERIES),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +95,24 @@ def search(
     limit: int,
     summaries: FloatSummaries,
     check: Callable[[], None],
+    kept_columns: KeptColumns | None = None,
 ) -> Found:
     """Return a page of the runs of projects that a query holds for.
 
-    `check` is called between pieces of work; what it raises ends the search.
+    With `kept_columns` the connection must not have read anything yet. `check` is called between pieces of work; what
+    it raises ends the search.
     """
     if not project_ids:
         return Found(0, [])
     idle_before = int(time.time() * 1000) - IDLE_AFTER_MS
     reader = ColumnReader(connection, project_ids, summaries, idle_before=idle_before)
+    ranking = _Ranking(order, offset + limit)
+    if kept_columns is not None and len(project_ids) == 1 and order.type in _KEPT_ORDERS:
+        needed = {(item.name, item.type, item.aggregate) for item in criteria(query)} | {_sorted_by(order)}
+        kept_project = kept_columns.project(connection, project_ids[0], needed, reader)
+        if kept_project is not None:
+            _search_kept(kept_project, query, order, ranking, heads_only=heads_only)
+            return Found(ranking.total, ranking.best()[offset:])
     conditions = Conditions(connection, project_ids, query, heads_only=heads_only, idle_before=idle_before)
     is_in_memory = order.type is None or order.type in SERIES_TYPES
     sort_column = () if order.type is None or is_in_memory else (conditions.value(order.name, order.type),)
@@ -97,7 +120,6 @@ def search(
     at_hand = conditions.texts_at_hand()
     texts = [conditions.value(*what) for what in at_hand]
     statement = conditions.select(*texts, *sort_column, in_order=bool(conditions.rest) or is_in_memory)
-    ranking = _Ranking(order, offset + limit)
     with connection.execute(statement, execution_options={"yield_per": ROWS}) as result:
         for found, rest in _batches(result):
             check()
@@ -114,6 +136,25 @@ def search(
                 values = _sort_values(reader, order, keys)
             ranking.add(keys, values)
     return Found(ranking.total, ranking.best()[offset:])
+
+
+def _search_kept(kept: KeptProject, query: Node, order: Order, ranking: _Ranking, *, heads_only: bool) -> None:
+    holds = evaluate(query, len(kept.keys), kept.verdict)
+    if heads_only:
+        holds = holds & kept.heads
+    places = np.flatnonzero(holds)
+    column = kept.columns[_sorted_by(order)]
+    if column.numbers is not None:
+        ranking.add(kept.keys[places], column.numbers[places])
+    else:
+        values = _plain(column)
+        ranking.add(kept.keys[places], [values[place] for place in places.tolist()] if values else [None] * len(places))
+
+
+def _sorted_by(order: Order) -> tuple[str, int, Aggregate | None]:
+    """Return the column of an order whose type is known."""
+    type_ = order.type or 0
+    return order.name, type_, order.aggregate if type_ == T.ATTRIBUTE_TYPE_FLOAT_SERIES else None
 
 
 def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunEntry]:
@@ -222,7 +263,7 @@ class _Ranking:
         self._missing: list[int] = []
         self._kept = 0
 
-    def add(self, keys: Keys, values: Sequence[Any]) -> None:
+    def add(self, keys: Keys, values: Sequence[Any] | npt.NDArray[np.float64]) -> None:
         """Take in runs with what they are sorted by."""
         self.total += len(keys)
         if not self._size:
@@ -247,7 +288,12 @@ class _Ranking:
             return (~keys if self._descending else keys).tolist()  # type: ignore[no-any-return]  # numpy's types
         return [key for _, key in self._pairs] + self._missing[: self._size - len(self._pairs)]
 
-    def _numbers(self, keys: Keys, values: Sequence[Any]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], Keys]:
+    def _numbers(
+        self, keys: Keys, values: Sequence[Any] | npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], Keys]:
+        if isinstance(values, np.ndarray) and not self._is_float:
+            missing = np.isnan(values)
+            return missing, self._signed(np.where(missing, 0, values).astype(np.int64)), self._signed(keys)
         if self._is_float:
             numbers = np.array(values, np.float64)
             missing = np.isnan(numbers)

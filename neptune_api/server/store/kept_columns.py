@@ -1,0 +1,153 @@
+"""Columns of attributes that searches keep in memory from one write to the next.
+
+People page through a project, sort it, sort it again: the same columns are read over and over. Once a column has been
+asked for twice without a write in between, it is kept, and searches that need no other are answered in memory. A write
+to the database, whatever it changes, ends that. Databases that other processes write to keep nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from neptune_api.server.nql.evaluation import judge
+from neptune_api.server.nql.operators import KINDS, Kind
+from neptune_api.server.nql.tree import Operator
+from neptune_api.server.store.schema import attributes, experiments, meta, runs
+from neptune_api.v1.queries_pb2 import AttributeType as T
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from neptune_api.server.nql.evaluation import BoolArray, Column
+    from neptune_api.server.nql.tree import Aggregate, Criterion
+    from neptune_api.server.store.database import Database
+    from neptune_api.server.store.search_columns import ColumnReader, Keys
+
+    # Name, type and aggregate.
+    What = tuple[str, int, Aggregate | None]
+
+_MAX_RUNS: Final = 500_000
+_MAX_COLUMNS: Final = 16
+_MAX_BYTES: Final = 128 * 1024 * 1024
+_MAX_VERDICTS: Final = 64
+# Texts that are not in the index may be of any length.
+_MAX_LONG_TEXTS: Final = 1_000
+# About what an object of Python takes beside its characters.
+_TEXT_BYTES: Final = 64
+# The state of a run changes by itself; last values of string series may be of any length.
+_NEVER: Final = frozenset({int(T.ATTRIBUTE_TYPE_EXPERIMENT_STATE), int(T.ATTRIBUTE_TYPE_STRING_SERIES)})
+
+
+@dataclass(slots=True)
+class KeptProject:
+    """What is kept of a project: keys of all its runs, ascending, which of them are heads, and columns beside them."""
+
+    keys: Keys
+    heads: BoolArray
+    columns: dict[What, Column] = field(default_factory=dict)
+    _verdicts: OrderedDict[Criterion, BoolArray] = field(default_factory=OrderedDict)
+
+    def verdict(self, criterion: Criterion) -> BoolArray:
+        """Return for which runs a criterion holds."""
+        column = self.columns[criterion.name, criterion.type, criterion.aggregate]
+        if criterion.operator is not Operator.MATCHES:
+            return judge(criterion, column)
+        found = self._verdicts.get(criterion)
+        if found is None:
+            found = self._verdicts[criterion] = judge(criterion, column)
+            while len(self._verdicts) > _MAX_VERDICTS:
+                self._verdicts.popitem(last=False)
+        return found
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return sum(_size(column) for column in list(self.columns.values()))
+
+
+class KeptColumns:
+    """Keep columns of the projects of a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._revision: int | None = None
+        self._projects: dict[int, KeptProject] = {}
+        self._asked: set[tuple[int, What]] = set()
+
+    def project(
+        self, connection: sa.Connection, project_id: int, needed: AbstractSet[What], reader: ColumnReader
+    ) -> KeptProject | None:
+        """Return what is kept of a project, with the columns that are needed; None when they should not be kept.
+
+        The connection must not have read anything yet.
+        """
+        before = self._database.revision
+        connection.execute(sa.select(meta.c.key).limit(1)).all()
+        # The snapshot of the connection is that of a revision if no write began or ended while it was taken.
+        if before is None or before != self._database.revision:
+            return None
+        if len(needed) > _MAX_COLUMNS or any(type_ in _NEVER for _, type_, _ in needed):
+            return None
+        asked = {(project_id, what) for what in needed}
+        with self._lock:
+            if self._revision != before:
+                self._revision, self._projects, self._asked = before, {}, set()
+            if not asked <= self._asked:
+                self._asked |= asked
+                return None
+            kept = self._projects.get(project_id)
+        if kept is None:
+            kept = _read(connection, project_id)
+        if len(kept.keys) > _MAX_RUNS:
+            return None
+        for what in needed - set(kept.columns):
+            if _is_long(connection, project_id, what):
+                return None
+            kept.columns[what] = reader.column(*what, kept.keys)
+        with self._lock:
+            if self._revision == before:
+                self._projects[project_id] = kept
+                if sum(item.size for item in self._projects.values()) > _MAX_BYTES:
+                    self._projects = {}
+        return kept
+
+
+def _read(connection: sa.Connection, project_id: int) -> KeptProject:
+    of_project = sa.select(runs.c.id).where(runs.c.project_id == project_id)
+    keys = np.array(connection.scalars(of_project.limit(_MAX_RUNS + 1)).all(), np.int64)
+    keys.sort()
+    heads = connection.scalars(sa.select(experiments.c.head_id).where(experiments.c.project_id == project_id)).all()
+    return KeptProject(keys, np.isin(keys, np.array(heads, np.int64)))
+
+
+def _is_long(connection: sa.Connection, project_id: int, what: What) -> bool:
+    name, type_, _ = what
+    if KINDS[type_] is Kind.NUMBER:  # type: ignore[index]  # the keys are integers at run time
+        return False
+    long = (
+        sa.select(attributes.c.id)
+        .where(
+            attributes.c.project_id == project_id,
+            attributes.c.name == name,
+            attributes.c.type == type_,
+            attributes.c.short_text.is_(None),
+        )
+        .limit(_MAX_LONG_TEXTS)
+        .subquery()
+    )
+    return connection.scalar(sa.select(sa.func.count()).select_from(long)) == _MAX_LONG_TEXTS
+
+
+def _size(column: Column) -> int:
+    size: int = column.present.nbytes
+    if column.numbers is not None:
+        size += column.numbers.nbytes
+    size += sum(_TEXT_BYTES + len(text) for text in column.texts if text is not None)
+    return size + sum(_TEXT_BYTES * (1 + len(members)) for members in column.sets if members is not None)
