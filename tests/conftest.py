@@ -16,6 +16,8 @@ from tests.postgres import postgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest_plugins = ["pytester"]
+
 __all__ = ["no_threads_left", "postgres", "s3_endpoint", "s3_url"]
 
 

@@ -81,7 +81,9 @@ def test_every_block_says_its_language() -> None:
 
 
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if blocks(path, "python")], ids=name)
-def test_python_runs_and_prints_what_its_comments_say(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_runs_and_prints_what_its_comments_say(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = [
         comment
         for block in blocks(document, "python")
@@ -89,6 +91,7 @@ def test_python_runs_and_prints_what_its_comments_say(document: Path, monkeypatc
     ]
     printed = io.StringIO()
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    monkeypatch.chdir(tmp_path)
     with LocalServer() as server, contextlib.redirect_stdout(printed):
         monkeypatch.setenv("NEPTUNE_API_TOKEN", server.api_token)
         for block in blocks(document, "python"):
@@ -138,6 +141,10 @@ def test_command(
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
         assert done.stdout.strip()
         assert str(server.api_token) not in done.stdout
+    elif program == "pytest":
+        call = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout
     else:
         assert program == "python", f"{document} has a command that nothing here knows how to check"
         assert (ROOT / arguments[0]).is_file()

@@ -106,6 +106,17 @@ class _Call(grpc.aio.Call):
     def _failed(self, error: grpc.RpcError) -> Exception:
         return error if self._translate is None else self._translate(error)
 
+    def _decoded(self, response: Any) -> Any:
+        """Return a response; raise INTERNAL for None, which is what grpc.aio makes of one that cannot be decoded."""
+        if response is None:
+            raise self._undecodable()
+        return response
+
+    def _undecodable(self) -> Exception:
+        nothing = grpc.aio.Metadata()
+        details = "The response of the server cannot be decoded: it is cut short, or of another type."
+        return self._failed(grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details))
+
     def _truth(self, error: grpc.RpcError) -> grpc.RpcError:
         """Return the error that the server sent, for the one that gRPC raised."""
         return error
@@ -213,9 +224,11 @@ class _UnaryResponse(_Call):
             call = yield from self._starter  # type: ignore[misc] # a call is there or about to be started
         while True:
             try:
-                return (yield from call.__await__())
+                response = yield from call.__await__()
             except grpc.RpcError as error:
                 failure = self._truth(error)
+            else:
+                return self._decoded(response)
             try:
                 call = yield from self._again(call, failure).__await__()
             except asyncio.CancelledError:
@@ -234,15 +247,20 @@ class _StreamResponse(_Call):
 
     async def _responses(self) -> AsyncIterator[Any]:
         call = await self._started()
+        response = None
         while True:
             try:
                 async for response in call:
                     self._restart = None
+                    if response is None:
+                        break
                     yield response
+                else:
+                    return
             except grpc.RpcError as error:
                 failure = self._truth(error)
             else:
-                return
+                raise self._undecodable()
             if self._ended_well(failure):
                 return
             call = await self._again(call, failure)
@@ -257,7 +275,7 @@ class _StreamResponse(_Call):
                 failure = self._truth(error)
             else:
                 self._restart = None
-                return response
+                return self._decoded(response)
             if self._ended_well(failure):
                 return grpc.aio.EOF
             call = await self._again(call, failure)

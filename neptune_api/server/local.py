@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from neptune_api.options import ChannelOptions
+    from neptune_api.server.server import Adapt, Clock
     from neptune_api.v1.roles_pb2 import WorkspaceRole
 
 __all__ = ["LocalServer"]
@@ -30,7 +32,8 @@ class LocalServer:
     `data` is the folder to serve; without one, the server works in a temporary folder that is removed when it stops.
     A folder that was served before keeps its API token, and its ports if they are free. `store` is the URL of a
     PostgreSQL database to use instead of a folder, `postgresql://user:password@host/database`; it stays. `files` is
-    another place for contents of files, as Server takes it; a database needs one to have any. After stop() the server
+    another place for contents of files, as Server takes it; a database needs one to have any. `clock` and `adapt` are
+    for tests, as Server takes them. After stop() the server
     can be started again. Raises StoreError and ServerError when the folder or the ports cannot be used.
     """
 
@@ -44,6 +47,8 @@ class LocalServer:
         username: str = DEFAULT_USERNAME,
         grpc_port: int = 0,
         http_port: int = 0,
+        clock: Clock = time.time,
+        adapt: Adapt | None = None,
     ) -> None:
         self._data = None if data is None else Path(data)
         self._store = store
@@ -52,6 +57,8 @@ class LocalServer:
         self._username = username
         self._grpc_port = grpc_port
         self._http_port = http_port
+        self._clock = clock
+        self._adapt = adapt
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._server: Server | None = None
 
@@ -72,6 +79,8 @@ class LocalServer:
                 username=self._username,
                 grpc_port=self._grpc_port,
                 http_port=self._http_port,
+                clock=self._clock,
+                adapt=self._adapt,
             )
             self._server.start()
         except BaseException:

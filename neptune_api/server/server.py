@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,12 +40,18 @@ from neptune_api.server.store.store import Store
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from os import PathLike
     from types import TracebackType
+    from typing import TypeAlias
 
     from typing_extensions import Self
 
     from neptune_api.server.files.storage import FileStorage
+    from neptune_api.server.handlers import Handler
+
+    Clock: TypeAlias = Callable[[], float]
+    Adapt: TypeAlias = Callable[[Handler], Handler]
 
 DEFAULT_WORKSPACE: Final = "local"
 DEFAULT_USERNAME: Final = "owner"
@@ -99,6 +106,9 @@ class Server:
     `files` tells where contents of files are kept: the URL of an object store, a folder, or `data` for the folder
     `data`; by default where they were, or in `data`. The servers of one database need a place that all of them see.
 
+    `clock` gives the time, in seconds since 1970, by which tokens expire and things are dated; `adapt` changes each RPC
+    before the doors get it. Both are for tests.
+
     Raises StoreError and ServerError when the folder, the ports or the files cannot be used.
     """
 
@@ -117,6 +127,8 @@ class Server:
         files: str | None = None,
         tls: TlsFiles | None = None,
         allow_plaintext: bool = False,
+        clock: Clock = time.time,
+        adapt: Adapt | None = None,
     ) -> None:
         if tls is None and not allow_plaintext and not ports.is_loopback(host):
             raise ServerError(
@@ -142,7 +154,7 @@ class Server:
             self._http_socket = undo.enter_context(self._reserve("http_port", http_port, settings))
             self._grpc_port = ports.port_of(self._grpc_socket)
             http_port = ports.port_of(self._http_socket)
-            directory = Directory(self._database)
+            directory = Directory(self._database, clock)
             self.workspace: Final = settings.choose("workspace", workspace, DEFAULT_WORKSPACE)
             self.username: Final = settings.choose("username", username, DEFAULT_USERNAME)
             self._owner_id = ensure_owner(directory, self.workspace, self.username).id
@@ -163,16 +175,19 @@ class Server:
                     grpc_target=f"{'' if tls is None else 'grpcs://'}{ports.join(name, self._grpc_port)}",
                     chosen=public_host is not None or public_url is not None,
                 ),
+                clock=clock,
             )
             self._files = self._open_files(data, files, settings, directory, secrets)
             if self._files is not None:
                 undo.callback(self._files.close)
-            self._store = Store(self._database)
+            self._store = Store(self._database, clock)
             services: list[str] = []
             servicers = _servicers(directory, self._identity, Access(directory), self._store, self._files, services)
             self._handlers = collect_handlers(servicers, self._identity.authenticate)
+            if adapt is not None:
+                self._handlers = {path: adapt(handler) for path, handler in self._handlers.items()}
             services += sorted({handler.method.containing_service.full_name for handler in self._handlers.values()})
-            self._http_door = self._make_http_door(tls)
+            self._http_door = self._make_http_door(tls, clock)
             undo.pop_all()
 
     @property
@@ -238,10 +253,11 @@ class Server:
     ) -> None:
         self.stop()
 
-    def _make_http_door(self, tls: TlsFiles | None) -> HttpDoor:
+    def _make_http_door(self, tls: TlsFiles | None, clock: Clock) -> HttpDoor:
         gateway = Gateway(
             self._handlers,
             self._identity.addresses,
+            clock=clock,
             health=self._health,
             files=None if self._files is None else self._files.door,
             files_prefix=FILES_PREFIX,

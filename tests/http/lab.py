@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import message_factory
@@ -41,7 +42,14 @@ def serving(
     handlers = {path: _handler(path, behaviour) for path, behaviour in behaviours.items()}
     bound = ports.reserve(ports.LOOPBACK, 0)
     url = f"http://127.0.0.1:{ports.port_of(bound)}"
-    gateway = Gateway(handlers, Addresses(url, "127.0.0.1:1"), health=health, files=files, files_prefix=files_prefix)
+    gateway = Gateway(
+        handlers,
+        Addresses(url, "127.0.0.1:1"),
+        clock=time.time,
+        health=health,
+        files=files,
+        files_prefix=files_prefix,
+    )
     caller = LabCaller(url)
     caller.door = HttpDoor(bound, gateway)
     caller.door.start()

@@ -6,6 +6,7 @@ import math
 import random
 import re
 import statistics
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -265,6 +266,7 @@ def found_by(
             offset=offset,
             limit=limit,
             summaries=FloatSummaries(),
+            now=time.time(),
             check=lambda: None,
             kept_columns=kept_columns,
         )

@@ -43,6 +43,7 @@ def numbers(
             offset=0,
             limit=10_000,
             summaries=FloatSummaries(),
+            now=time.time(),
             check=lambda: None,
             kept_columns=kept_columns,
         )

@@ -38,14 +38,19 @@ MAX_STREAMS: Final = 256
 class HttpContext:
     """The context of a call that came over HTTP."""
 
-    def __init__(self, metadata: list[tuple[str, str | bytes]], deadline: float | None) -> None:
+    def __init__(self, metadata: list[tuple[str, str | bytes]], deadline: float | None, peer: str = "") -> None:
         self._metadata = metadata
+        self._peer = peer
         self._deadline = deadline
         self._active = True
 
     def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
         """Return the headers of the request."""
         return self._metadata
+
+    def peer(self) -> str:
+        """Return `host:port` of the other end of the connection."""
+        return self._peer
 
     def is_active(self) -> bool:
         """Tell whether somebody still waits for the answer."""
@@ -97,7 +102,7 @@ class Calls:
                 "each request by the unary method."
             )
         written = transcode.accepted_format(request.headers.get("accept"), rule.response_format)
-        context = HttpContext(request.metadata(), request.deadline())
+        context = HttpContext(request.metadata(), request.deadline(), request.peer)
         authenticate = handler.authenticate
 
         async def admit() -> object:

@@ -86,6 +86,8 @@ class Request:
         """As it came, percent-encoded."""
         self.query: Final[str] = scope["query_string"].decode("latin-1")
         self.scheme: Final[str] = scope["scheme"]
+        self.peer: Final = ":".join(map(str, scope.get("client") or ()))
+        """`host:port` of the other end of the connection; empty for a socket of this machine."""
         self.pairs: Final = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         self.headers: Final = dict(self.pairs)
         if len(self.headers) < len(self.pairs):

@@ -38,7 +38,8 @@ _REFRESH: Final = "/neptune_api.v1.AuthService/RefreshToken"
 class Gateway:
     """Answers HTTP requests by guarded RPCs.
 
-    `health` tells of each part of the server whether it works, and may block; `files` answers below `files_prefix`.
+    `clock` gives the time in seconds since 1970; `health` tells of each part of the server whether it works, and may
+    block; `files` answers below `files_prefix`.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Gateway:
         handlers: Mapping[str, Handler],
         addresses: Addresses,
         *,
+        clock: Callable[[], float],
         health: Health,
         files: App | None = None,
         files_prefix: str = "",
     ) -> None:
         self._handlers = handlers
         self._addresses = addresses
+        self._clock = clock
         self._health = health
         self._files = files
         self._files_prefix = files_prefix
@@ -161,7 +164,7 @@ class Gateway:
         )
 
     async def _refresh(self, request: Request) -> Response:
-        return await openid.token(self._handlers[_REFRESH], request, self._calls)
+        return await openid.token(self._handlers[_REFRESH], request, self._calls, self._clock)
 
     async def _show_page(self, request: Request) -> Response:
         return await self._calls.run(self._pages.get, request.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -17,6 +16,8 @@ from neptune_api.server.identity import ISSUER_PATH, TOKEN_PATH
 from neptune_api.v1.auth_service_pb2 import RefreshTokenRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from neptune_api.server.handlers import Handler
     from neptune_api.server.http.calls import Calls
     from neptune_api.server.http.exchange import Request
@@ -39,7 +40,7 @@ def discovery(base_url: str) -> dict[str, Any]:
     }
 
 
-async def token(handler: Handler, request: Request, calls: Calls) -> Response:
+async def token(handler: Handler, request: Request, calls: Calls, clock: Callable[[], float]) -> Response:
     """Answer the token endpoint: a form with a refresh token in, a new pair of tokens out (RFC 6749, section 6).
 
     Failures are those of the RFC, `error` and `error_description`, beside the Error object of the REST API. Raises
@@ -61,14 +62,14 @@ async def token(handler: Handler, request: Request, calls: Calls) -> Response:
     # `expires_in` and `client_id` are not looked at: clients send what is left of the old token, mostly a negative
     # fraction, and there is one client id for all.
     call = handler.guarded(lambda each: each, lambda response: response)
-    context = HttpContext(request.metadata(), request.deadline())
+    context = HttpContext(request.metadata(), request.deadline(), request.peer)
     try:
         pair = await calls.run(call, RefreshTokenRequest(refresh_token=form[_REFRESH]), context)
     except StatusError as error:
         if error.code is not grpc.StatusCode.UNAUTHENTICATED and error.code is not grpc.StatusCode.INVALID_ARGUMENT:
             raise
         return _refusal(request, "invalid_grant", error.message, error)
-    now = time.time()
+    now = clock()
     return json_response(
         200,
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -65,7 +66,7 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                 if type_ != "run":
                     checks.add("type", f'is "{shown(type_)}"; only run is known')
             _check(checks, request.params)
-        query = _parse(request.params.query.query)
+        query = _parse(request.params.query.query, self._store.clock())
         project = self._access.project(
             request.project_identifier, PROJECT_ROLE_VIEWER, missing=grpc.StatusCode.PERMISSION_DENIED
         )
@@ -77,7 +78,7 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
     ) -> attributes_pb2.LeaderboardEntries:
         with Checks() as checks:
             _check(checks, request.params)
-        query = _parse(request.params.query.query)
+        query = _parse(request.params.query.query, self._store.clock())
         names = frozenset(_NAMES).union(item.path for item in request.params.attribute_filters)
         return self._search(self._access.visible_projects(), request.params, query, names, context)
 
@@ -104,6 +105,7 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                 offset=params.pagination.offset,
                 limit=_limit(params.pagination),
                 summaries=self._summaries,
+                now=self._store.clock(),
                 check=check,
                 kept_columns=self._kept_columns,
             )
@@ -168,9 +170,9 @@ def _check(checks: Checks, params: pb.LeaderboardSearch) -> None:
         checks.add(_QUERY, f"is {size:,} bytes long, the limit is {limits.MAX_QUERY_BYTES:,} bytes of UTF-8")
 
 
-def _parse(text: str) -> nql.Node:
+def _parse(text: str, now: float) -> nql.Node:
     try:
-        return nql.parse(text)
+        return nql.parse(text, datetime.fromtimestamp(now, timezone.utc))
     except nql.QueryError as error:
         raise syntax_error(_QUERY, str(error), position=error.position, expected=error.expected) from None
 

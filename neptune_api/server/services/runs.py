@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
@@ -189,7 +188,7 @@ class RunsService(runs_service_pb2_grpc.RunsServiceServicer):
         with self._store.exclusive() as connection:
             found = find_in_project(connection, project, names)
             result = self._sort_out(names, found, fault)
-            change(connection, _keys(result, found), _now_ms())
+            change(connection, _keys(result, found), int(self._store.clock() * 1000))
         return result
 
     def _set_archived(self, names: Sequence[str], archived: bool) -> pb.BulkRunResult:
@@ -211,7 +210,7 @@ class RunsService(runs_service_pb2_grpc.RunsServiceServicer):
             )
             found = {name: known[item][0] for name, item in identifiers.items() if item in known}
             result = self._sort_out(names, found, _in_trash)
-            _set("archived", archived)(connection, _keys(result, found), _now_ms())
+            _set("archived", archived)(connection, _keys(result, found), int(self._store.clock() * 1000))
         return result
 
     def _sort_out(self, names: Iterable[str], found: dict[str, RunRecord], fault: Fault) -> pb.BulkRunResult:
@@ -357,7 +356,3 @@ def _not_in_trash(run: RunRecord) -> pb.BulkRunError.Reason.ValueType | None:
 def _check_bulk(field: str, count: int) -> None:
     if count > limits.MAX_BULK_RUNS:
         raise invalid(field, f"names {count:,} runs; name at most {limits.MAX_BULK_RUNS:,} at once.")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

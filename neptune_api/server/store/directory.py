@@ -46,7 +46,7 @@ from neptune_api.v1.roles_pb2 import (
 from neptune_api.v1.users_service_pb2 import AVATAR_SOURCE_DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from neptune_api.server.store.database import Database
     from neptune_api.v1.roles_pb2 import ProjectVisibility, WorkspaceRole
@@ -142,8 +142,9 @@ class Directory:
     Methods that look something up return None for what does not exist. Names, keys and texts must have been validated.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
+        self._clock = clock
 
     # Users
 
@@ -198,7 +199,7 @@ class Directory:
             "email": email,
             "first_name": first_name,
             "last_name": last_name,
-            "created_ms": _now_ms(),
+            "created_ms": self._now_ms(),
             "token_generation": 0,
             "has_logged_in": False,
         }
@@ -271,7 +272,7 @@ class Directory:
                 return int(found)
             return _inserted_id(
                 connection.execute(
-                    schema.workspaces.insert().values(uuid=str(uuid.uuid4()), name=name, created_ms=_now_ms())
+                    schema.workspaces.insert().values(uuid=str(uuid.uuid4()), name=name, created_ms=self._now_ms())
                 )
             )
 
@@ -377,7 +378,7 @@ class Directory:
 
         Raises ProjectNameTakenError and ProjectKeyTakenError.
         """
-        now = _now_ms()
+        now = self._now_ms()
         # Looking before inserting is safe: transactions that write are serial, and it tells which column collides in
         # the same way on every database.
         with self._database.write() as connection:
@@ -424,7 +425,7 @@ class Directory:
             if changes.get("name", project.name) != project.name:
                 _check_name_free(connection, project.workspace_id, changes["name"])
             connection.execute(
-                schema.projects.update().where(_projects.id == project.id).values(**changes, activity_ms=_now_ms())
+                schema.projects.update().where(_projects.id == project.id).values(**changes, activity_ms=self._now_ms())
             )
 
     def delete_project(self, connection: sa.Connection, project_id: int) -> bool:
@@ -476,6 +477,9 @@ class Directory:
             delete = schema.project_members.delete().where(_membership(project, user_id))
             return connection.execute(delete).rowcount > 0
 
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
 
 def ensure_owner(directory: Directory, workspace_name: str, username: str) -> UserRecord:
     """Return the user of this name, owner of the workspace of this name; whatever is missing is created.
@@ -497,10 +501,6 @@ def ensure_owner(directory: Directory, workspace_name: str, username: str) -> Us
     workspace_id = directory.ensure_workspace(workspace_name)
     directory.set_workspace_role(workspace_id, user.id, WORKSPACE_ROLE_OWNER)
     return user
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _inserted_id(result: sa.CursorResult[Any]) -> int:

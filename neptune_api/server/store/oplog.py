@@ -17,7 +17,7 @@ from neptune_api.server.store.leases import NO_PROJECT
 from neptune_api.server.store.schema import operations, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from neptune_api.server.store.database import Database
 
@@ -112,8 +112,9 @@ class _Group:
 class OperationLog:
     """Append operations in groups: whoever comes first commits for all that wait, so a commit's fsync is shared."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
+        self._clock = clock
         self._queue: list[_Group] = []
         self._queue_lock = threading.Lock()
         self._commit_lock = threading.Lock()
@@ -195,7 +196,7 @@ class OperationLog:
 
     def forget(self) -> None:
         """Drop the outcomes of requests older than the retention time."""
-        horizon = _now_ms() - limits.REQUEST_STATUS_RETENTION_SECONDS * 1000
+        horizon = self._now_ms() - limits.REQUEST_STATUS_RETENTION_SECONDS * 1000
         with self._database.write(serial=False) as connection:
             connection.execute(
                 requests.delete().where(requests.c.accepted_ms < horizon, requests.c.status.is_not(None))
@@ -229,7 +230,7 @@ class OperationLog:
             group.done = True
 
     def _write(self, groups: Sequence[_Group]) -> None:
-        now = _now_ms()
+        now = self._now_ms()
         keys = {submission.unique_key for group in groups for submission in group.submissions} - {None}
         with self._database.write(serial=False) as connection:
             known: dict[str | None, tuple[str, int | None]] = {}
@@ -268,6 +269,5 @@ class OperationLog:
                 connection.execute(requests.insert(), request_rows)
                 self._database.announce(connection, "accepted")
 
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)

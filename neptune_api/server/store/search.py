@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -94,17 +93,18 @@ def search(
     offset: int,
     limit: int,
     summaries: FloatSummaries,
+    now: float,
     check: Callable[[], None],
     kept_columns: KeptColumns | None = None,
 ) -> Found:
     """Return a page of the runs of projects that a query holds for.
 
-    With `kept_columns` the connection must not have read anything yet. `check` is called between pieces of work; what
-    it raises ends the search.
+    `now` is the time in seconds since 1970. With `kept_columns` the connection must not have read anything yet. `check`
+    is called between pieces of work; what it raises ends the search.
     """
     if not project_ids:
         return Found(0, [])
-    idle_before = int(time.time() * 1000) - IDLE_AFTER_MS
+    idle_before = int(now * 1000) - IDLE_AFTER_MS
     reader = ColumnReader(connection, project_ids, summaries, idle_before=idle_before)
     ranking = _Ranking(order, offset + limit)
     if kept_columns is not None and len(project_ids) == 1 and order.type in _KEPT_ORDERS:

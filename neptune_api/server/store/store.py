@@ -12,7 +12,7 @@ from neptune_api.server.store.oplog import KeyTakenError, Kind, OperationLog, Ou
 from neptune_api.v1 import ingest_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     import sqlalchemy as sa
@@ -33,9 +33,10 @@ class Store:
     through `exclusive`.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self.database = database
-        self._log = OperationLog(database)
+        self.clock = clock
+        self._log = OperationLog(database, clock)
         self._blocks = BlockDecoder()
         self._applier = Applier(database, self._log, self._blocks)
 

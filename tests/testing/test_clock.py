@@ -1,0 +1,75 @@
+"""The clock of a server under test: what expires, and what is dated."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from neptune_api.models import (
+    CreateRunRequest,
+    GetUserIdentityRequest,
+    LeaderboardSearch,
+    NqlQuery,
+    SearchLeaderboardEntriesRequest,
+)
+from neptune_api.server.testing.clock import TestClock
+from neptune_api.v1.leaderboard_service_pb2_grpc import LeaderboardServiceStub
+from neptune_api.v1.runs_service_pb2_grpc import RunsServiceStub
+from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
+
+if TYPE_CHECKING:
+    from neptune_api.server.testing import ScriptedServer
+    from tests.contract.conftest import Wire
+
+CENTURY = datetime(2100, 1, 1, tzinfo=timezone.utc)
+
+
+def test_tokens_expire_and_channels_renew_them(neptune_server: ScriptedServer, wire: Wire) -> None:
+    users = wire.connect().stub(UsersServiceStub)
+    users.GetUserIdentity(GetUserIdentityRequest())
+    neptune_server.recorder.clear()
+    neptune_server.clock.advance(3600)
+    users.GetUserIdentity(GetUserIdentityRequest())
+    # The guard refuses the call before the script sees it.
+    methods = [(call.method.partition(".")[2], call.code) for call in neptune_server.recorder]
+    assert methods == [("ExchangeApiToken", grpc.StatusCode.OK), ("GetUserIdentity", grpc.StatusCode.OK)]
+
+
+def test_what_happens_is_dated_by_the_clock(neptune_server: ScriptedServer, wire: Wire, neptune_project: str) -> None:
+    neptune_server.clock.move_to(CENTURY)
+    connection = wire.connect()
+    runs = connection.stub(RunsServiceStub)
+    with neptune_server.clock.held():
+        neptune_server.clock.move_to(CENTURY)
+        run = runs.CreateRun(CreateRunRequest(project_identifier=neptune_project, run_id="late"))
+    assert run.creation_time.ToDatetime(timezone.utc) == CENTURY
+    search = SearchLeaderboardEntriesRequest(
+        project_identifier=neptune_project,
+        params=LeaderboardSearch(query=NqlQuery(query='`sys/creation_time`:datetime >= "-1h"')),
+    )
+    entries = connection.stub(LeaderboardServiceStub)
+    assert entries.SearchLeaderboardEntries(search).matching_item_count == 1
+    neptune_server.clock.advance(7200)
+    assert entries.SearchLeaderboardEntries(search).matching_item_count == 0
+
+
+def test_a_clock_goes_by_the_machine_until_it_is_set() -> None:
+    clock = TestClock()
+    before = datetime.now(timezone.utc)
+    assert before <= clock.now() <= datetime.now(timezone.utc)
+    clock.advance(60)
+    assert clock.now() >= before + timedelta(seconds=60)
+    clock.move_to(CENTURY)
+    assert CENTURY <= clock.now() < CENTURY + timedelta(minutes=1)
+    with clock.held():
+        assert clock() == clock()
+        clock.move_to(5.0)
+        clock.advance(1.5)
+        assert clock() == 6.5
+    clock.reset()
+    assert before <= clock.now() <= datetime.now(timezone.utc)
+    with pytest.raises(ValueError, match="no time zone"):
+        clock.move_to(CENTURY.replace(tzinfo=None))
