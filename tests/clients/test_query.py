@@ -429,6 +429,42 @@ def test_buckets_of_thousands_of_series(query: Reader) -> None:
     assert values["wide", "w/metric/0080", "y"] == 10.0
 
 
+# As the exporter of the hosted service asks
+
+
+def test_what_an_exporter_asks_for(query: Reader) -> None:
+    chosen = "Filter.matches('sys/custom_run_id', '.+') & Filter.ne(Attribute('sys/archived', 'bool'), True)"
+    assert sorted(query(f"nq.runs.list_runs(runs={chosen})")) == sorted(RUNS)
+    types = "['float', 'int', 'string', 'bool', 'datetime', 'string_set']"
+    table = query.frame(
+        f"nq.runs.fetch_runs_table(runs={RUNS!r}, attributes=AttributeFilter(type={types}),"
+        " sort_by=Attribute('sys/id', 'string'), sort_direction='asc', type_suffix_in_column_names=True)"
+    )
+    ids = table.column("sys/id:string")
+    assert list(ids.values()) == sorted(ids.values())
+    assert {run: ids[run] for run in RUNS}.keys() == set(table.index)
+    own = {name: value for name, value in table.records()["plain"].items() if not name.startswith("sys/")}
+    assert own == {"cfg/int:int": 3}
+    files = query.frame(
+        f"nq.runs.fetch_runs_table(runs={RUNS!r}, attributes=AttributeFilter(type=['file']),"
+        " sort_by=Attribute('sys/id', 'string'), sort_direction='asc', type_suffix_in_column_names=True)"
+    )
+    assert files.columns == ["f/weights:file"]
+    names = [f"w/metric/{number:04}" for number in range(126)]
+    metrics = query.frame(
+        f"nq.runs.fetch_metrics(runs={RUNS!r}, attributes={['m/line', 'm/previewed', *names]!r},"
+        " include_time='absolute', lineage_to_the_root=False, include_point_previews=True,"
+        " type_suffix_in_column_names=True)"
+    )
+    value = metrics.column(("m/line:float_series", "value"))
+    assert [key for key, item in value.items() if item != NAN] == [
+        *(("fork-1", float(step)) for step in range(5, 9)),
+        *(("fork-2", float(step)) for step in range(9, 12)),
+        *(("root", float(step)) for step in range(5)),
+    ]
+    assert metrics.column((f"{names[80]}:float_series", "value"))["wide", 1.0] == 10.0
+
+
 # Files
 
 

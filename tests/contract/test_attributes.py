@@ -114,6 +114,8 @@ def test_every_type_comes_back(
         "s/density": "histogramSeries",
         "s/file": "fileRefSeries",
     }
+    state = found.pop("sys/state")
+    assert [field.name for field, _ in state.ListFields()] == ["name", "type"]
     for name, item in found.items():
         (properties,) = [value for field, value in item.ListFields() if field.message_type is not None]
         assert (properties.attribute_name, properties.attribute_type) == (name, item.type)

@@ -152,7 +152,9 @@ def values_of_run(connection: sa.Connection, run_key: int, which: AttributeFilte
 
 def definitions_of_run(connection: sa.Connection, run_key: int, which: AttributeFilter) -> list[tuple[str, int]]:
     """Return the names and types of the attributes of one run, ascending."""
-    return _definitions_of_runs(connection, [run_key], which) if not which.is_empty else []
+    if which.is_empty:
+        return []
+    return [item for item in _definitions_of_runs(connection, [run_key], which) if which.passes(item[0])]
 
 
 def page_of_definitions(
@@ -174,11 +176,10 @@ def page_of_definitions(
     if run_keys is None:
         # What a run inherits its ancestors have, and they are in the same project.
         each = [_definitions_of_project(connection, project_id, which, after) for project_id in project_ids]
-        found = (item for item, _ in groupby(merge(*each)) if which.passes(item[0]))
+        found = _distinct(each)
     else:
-        known = _definitions_of_runs(connection, list(run_keys), which)
-        found = (item for item in known if after is None or item > after)
-    page = list(islice(found, limit + 1))
+        found = _definitions_of_runs(connection, list(run_keys), which, after)
+    page = list(islice((item for item in found if which.passes(item[0])), limit + 1))
     return page[:limit], len(page) > limit
 
 
@@ -215,9 +216,19 @@ def _definitions_of_project(
         )
         names: sa.Select[Any] = sa.select(walk.c.name, walk.c.type)
         query = names if which.types is None else names.where(walk.c.type.in_(sorted(which.types)))
+    yield from _listed(connection, query)
+
+
+def _listed(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[tuple[str, int]]:
+    """Yield the names and types that a query finds."""
     with connection.execute(query, execution_options={"yield_per": _DEFINITIONS}) as result:
         for rows in result.partitions():
             yield from map(tuple, rows)
+
+
+def _distinct(each: Collection[Iterator[tuple[str, int]]]) -> Iterator[tuple[str, int]]:
+    """Yield once what is in one or several ascending listings, ascending."""
+    return (item for item, _ in groupby(merge(*each)))
 
 
 def _batches_of_runs(
@@ -355,14 +366,20 @@ class _Inheritance:
 
 
 def _definitions_of_runs(
-    connection: sa.Connection, run_keys: Sequence[int], which: AttributeFilter
-) -> list[tuple[str, int]]:
-    found: set[tuple[str, int]] = set()
+    connection: sa.Connection,
+    run_keys: Sequence[int],
+    which: AttributeFilter,
+    after: tuple[str, int] | None = None,
+) -> Iterator[tuple[str, int]]:
+    """Yield the distinct names and types of attributes of runs, ascending, those behind a place."""
+    name, type_ = attributes.c.name, attributes.c.type
+    select: sa.Select[Any] = sa.select(name, type_).distinct().order_by(name, type_)
+    if after is not None:
+        select = select.where(sa.tuple_(name, type_) > after)
+    queries: list[sa.Select[Any]] = []
     forks: list[int] = []
-    select: sa.Select[Any] = sa.select(attributes.c.name, attributes.c.type).distinct()
     for batch in batches(run_keys):
-        rows = connection.execute(which.narrow(select.where(attributes.c.run_id.in_(batch))))
-        found.update((row.name, row.type) for row in rows)
+        queries.append(select.where(attributes.c.run_id.in_(batch)))
         forks += connection.scalars(sa.select(runs.c.id).where(runs.c.id.in_(batch), runs.c.parent_id.is_not(None)))
     uppers: dict[int, int] = {}
     for lineage in lineages(connection, forks).values():
@@ -372,13 +389,11 @@ def _definitions_of_runs(
     alike: dict[int, list[int]] = defaultdict(list)
     for key, upper in uppers.items():
         alike[upper].append(key)
-    select = select.join_from(attributes, series, series.c.attribute_id == attributes.c.id)
+    inherited = select.join_from(attributes, series, series.c.attribute_id == attributes.c.id)
     conditions = [
         sa.and_(attributes.c.run_id.in_(batch), series.c.first_step <= upper)
         for upper, keys in alike.items()
         for batch in batches(keys, _ANCESTORS_PER_CONDITION)
     ]
-    for some in batches(conditions, _CONDITIONS_PER_QUERY):
-        rows = connection.execute(which.narrow(select.where(sa.or_(*some))))
-        found.update((row.name, row.type) for row in rows)
-    return sorted(item for item in found if which.passes(item[0]))
+    queries += [inherited.where(sa.or_(*some)) for some in batches(conditions, _CONDITIONS_PER_QUERY)]
+    return _distinct([_listed(connection, which.narrow(query)) for query in queries])
