@@ -177,7 +177,7 @@ class Server:
                 ),
                 clock=clock,
             )
-            self._files = self._open_files(data, files, settings, directory, secrets)
+            self._files = self._open_files(data, files, settings, directory, secrets, clock)
             if self._files is not None:
                 undo.callback(self._files.close)
             self._store = Store(self._database, clock)
@@ -301,6 +301,7 @@ class Server:
         settings: _Settings,
         directory: Directory,
         secrets: Secrets,
+        clock: Clock,
     ) -> FileStorage | None:
         before = settings.get("files")
         chosen = settings.choose("files", files, DATA_FILES)
@@ -317,6 +318,7 @@ class Server:
                     Path(data, "files") if chosen == DATA_FILES and data is not None else Path(chosen),
                     secrets.derive("file-url"),
                     knows=directory.has_project,
+                    clock=clock,
                 )
             else:
                 from neptune_api.server.files.object_store import ObjectStorage

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,9 @@ import pytest
 
 from neptune_api.models import (
     CreateRunRequest,
+    CreateSignedUrlsRequest,
+    FilePermission,
+    FileToSign,
     GetUserIdentityRequest,
     LeaderboardSearch,
     NqlQuery,
@@ -18,6 +23,7 @@ from neptune_api.models import (
 from neptune_api.server.testing.clock import TestClock
 from neptune_api.v1.leaderboard_service_pb2_grpc import LeaderboardServiceStub
 from neptune_api.v1.runs_service_pb2_grpc import RunsServiceStub
+from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
 from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 
 if TYPE_CHECKING:
@@ -54,6 +60,22 @@ def test_what_happens_is_dated_by_the_clock(neptune_server: ScriptedServer, wire
     assert entries.SearchLeaderboardEntries(search).matching_item_count == 1
     neptune_server.clock.advance(7200)
     assert entries.SearchLeaderboardEntries(search).matching_item_count == 0
+
+
+def test_signed_urls_expire(neptune_server: ScriptedServer, wire: Wire, neptune_project: str) -> None:
+    storage = wire.connect().stub(StorageServiceStub)
+    file = FileToSign(path="a", project_identifier=neptune_project, permission=FilePermission.FILE_PERMISSION_READ)
+    (signed,) = storage.CreateSignedUrls(CreateSignedUrlsRequest(files=[file])).files
+    assert "expired" not in _refusal(signed.url)  # there is no such file
+    neptune_server.clock.advance(30 * 86400)
+    assert "The URL has expired" in _refusal(signed.url)
+
+
+def _refusal(url: str) -> str:
+    with pytest.raises(urllib.error.HTTPError) as answer:
+        urllib.request.urlopen(url)
+    with answer.value:
+        return answer.value.read().decode()
 
 
 def test_a_clock_goes_by_the_machine_until_it_is_set() -> None:

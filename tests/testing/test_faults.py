@@ -28,6 +28,8 @@ from neptune_api.server.testing.scripted import cut_short
 from neptune_api.v1.auth_service_pb2 import OauthToken
 from neptune_api.v1.projects_service_pb2 import CreateProjectRequest, GetProjectRequest
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
+from neptune_api.v1.series_service_pb2 import ReadColumnsRequest, ReadColumnsResponse
+from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from neptune_api.v1.users_service_pb2 import GetUserIdentityRequest
 from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 
@@ -182,3 +184,14 @@ def test_what_is_left_of_a_message_cannot_be_decoded(message: OauthToken) -> Non
     assert encoded.startswith(half) or len(half) == 1
     with pytest.raises(DecodeError):
         OauthToken.FromString(half)
+
+
+def test_a_stream_breaks_off_in_the_middle(neptune_server: ScriptedServer, wire: Wire) -> None:
+    answers = [ReadColumnsResponse() for _ in range(3)]
+    neptune_server.replies.add("SeriesService.ReadColumns", answers)
+    neptune_server.faults.truncate(2, method="SeriesService.ReadColumns")
+    series = wire.connect(options=ONCE).stub(SeriesServiceStub)
+    with pytest.raises(UnavailableException):
+        series.ReadColumns(ReadColumnsRequest())
+    (call,) = neptune_server.recorder.calls("ReadColumns")
+    assert call.responses == answers[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from neptune_api.server.files.door import FILES_PREFIX, FileDoor
@@ -54,7 +55,8 @@ class FileStorage(Protocol):
 class FolderStorage:
     """Keeps files in a folder, behind the server's own door.
 
-    `key` signs the URLs, and `knows` tells whether there is a project with a UUID. Raises StorageError.
+    `key` signs the URLs, which expire by `clock`; `knows` tells whether there is a project with a UUID. Raises
+    StorageError.
     """
 
     provider: Final = STORAGE_PROVIDER_AWS
@@ -67,9 +69,10 @@ class FolderStorage:
         *,
         knows: Callable[[str], bool],
         url_seconds: int = DEFAULT_SECONDS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._folder = Folder(root)
-        self._signer = Signer(key, seconds=url_seconds)
+        self._signer = Signer(key, seconds=url_seconds, clock=clock)
         try:
             self._folder.clean()
         except OSError as error:
