@@ -20,7 +20,7 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 BATCH = 1000  # what its server takes at most
-START_SECONDS = 120
+START_SECONDS = 240
 
 
 def free_port() -> int:

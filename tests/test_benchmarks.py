@@ -26,11 +26,12 @@ def row(figures: Iterable[float], budget: Budget | None = None, **references: tu
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU time and memory of processes are read from /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_are_measured(family: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", family, "--scale", "0.001", "--rounds", "2", "--without-peers"]
     done = subprocess.run(
-        [*command, "--results", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+        [*command, "--results", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
     report = Report.read(tmp_path / f"{family}.json")

@@ -36,7 +36,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         writer = Writer(channel, server.workspace)
         run_id = writer.create_run()
         writer.append(run_id, batches([name], count))
-        wait_until_idle(server.pid)
+        wait_until_idle(bench, server.pid)
         query = FloatSeriesQuery(request_id="series", series=writer.time_series(run_id, name))
         request = GetFloatSeriesValuesRequest(
             request=FloatSeriesValuesQuery(per_series_points_limit=count, requests=[query])

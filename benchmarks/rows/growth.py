@@ -114,7 +114,7 @@ def _measure(bench: Bench, shape: str, names: Sequence[str], load_class: type[Lo
         filled = load.write(points)
         ingest_peak = peak_bytes(server.pid)
         bench.say(f"{shape}: {filled:.3g} points/s; waiting until the server is done with them")
-        wait_until_idle(server.pid)
+        wait_until_idle(bench, server.pid)
         bench.say(f"{shape}: reading them")
         reset_peak(server.pid)
         reset_peak()
@@ -130,7 +130,7 @@ def _measure(bench: Bench, shape: str, names: Sequence[str], load_class: type[Lo
                 return load_class(Writer(to_other, other.workspace), names).write(more)
 
         figures = interleave(bench, 7, {"ours": lambda: load.write(more), _EMPTY: empty})
-        wait_until_idle(server.pid)
+        wait_until_idle(bench, server.pid)
     size = folder_bytes(folder) / load.points
     series = f"{len(names):,} series"
     yield Row(
@@ -170,7 +170,7 @@ def _irregular(bench: Bench, what: str, step_gap: tuple[int, int], pause_ms: int
             for name, written in series.items():
                 request.series.add(path=name, columns=columns.pack(written[begin : begin + STEPS_PER_BATCH]))
             writer.append(run_id, [request])
-        wait_until_idle(server.pid)
+        wait_until_idle(bench, server.pid)
     return Row(
         name=f"size-{what.partition(' ')[0]}",
         what=f"Disk for each of {10 * count:,} points after merging, everything included: {what}, 10 series",

@@ -81,7 +81,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         wide = Writer(channel, server.workspace)
         wide.project = f"{server.workspace}/{PROJECT}-wide"
         wide.submit(wide.create_run(), _attributes(attributes))
-        wait_until_idle(server.pid)
+        wait_until_idle(bench, server.pid)
         yield from _searches(bench, channel, plain, writer.project, runs)
         yield _definitions(bench, channel, plain, wide.project, attributes)
         yield _values(bench, channel, plain, writer.project, runs)

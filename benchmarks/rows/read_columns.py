@@ -31,7 +31,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         writer = Writer(channel, server.workspace)
         run_id = writer.create_run()
         writer.append(run_id, batches([name], count))
-        wait_until_idle(server.pid)
+        wait_until_idle(bench, server.pid)
         request = writer.everything(run_id, [name])
         (found,) = columns.collect(writer.series.ReadColumns(request))
         arrays = (found.micros, found.millis, found.values)

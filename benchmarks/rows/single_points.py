@@ -35,7 +35,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         writer.wait(accepted.request_id)
         seconds = time.perf_counter() - started
         writer.append(whole, batches([name], count))
-        wait_until_idle(server.pid)
+        wait_until_idle(bench, server.pid)
         expected = values(count)
 
         def read(run_id: str) -> float:

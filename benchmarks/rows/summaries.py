@@ -38,7 +38,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         writer = Writer(channel, server.workspace)
         run_id = writer.create_run()
         writer.submit(run_id, snapshots(names, 10))
-        wait_until_idle(server.pid)
+        wait_until_idle(bench, server.pid)
         attributes = AttributesServiceStub(channel)
         request = QueryAttributeValuesRequest(
             project_identifier=writer.project,
