@@ -114,8 +114,10 @@ def test_every_type_comes_back(
         "s/density": "histogramSeries",
         "s/file": "fileRefSeries",
     }
+    # There is no message for a state: name and type are all.
     state = found.pop("sys/state")
     assert [field.name for field, _ in state.ListFields()] == ["name", "type"]
+    assert state.type == "experimentState"
     for name, item in found.items():
         (properties,) = [value for field, value in item.ListFields() if field.message_type is not None]
         assert (properties.attribute_name, properties.attribute_type) == (name, item.type)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -29,11 +28,12 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from neptune_api.server.access import Access
+    from neptune_api.server.store.attributes import RunRow
     from neptune_api.server.store.records import ProjectRecord
     from neptune_api.server.store.store import Store
 
-    # By project and number of the run.
-    Entries = dict[tuple[int, int], attributes_pb2.Attributes]
+    # By the key of the run.
+    Entries = dict[int, attributes_pb2.Attributes]
 
 _QUERY: Final = "params.query.query"
 _DEFAULT_SORT: Final = "sys/creation_time"
@@ -111,9 +111,11 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
             )
             response = attributes_pb2.LeaderboardEntries(matching_item_count=found.total)
             entries: Entries = {}
-            for run in search.entries(connection, found.keys):
-                project = by_id[run.project_id]
-                entries[run.project_id, run.number] = response.entries.add(
+            found_runs: list[RunRow] = []
+            for run, project_id in search.entries(connection, found.keys):
+                project = by_id[project_id]
+                found_runs.append(run)
+                entries[run.key] = response.entries.add(
                     experiment_id=run.uuid,
                     type="run",
                     project_id=project.uuid,
@@ -121,33 +123,34 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                     project_name=project.name,
                     organization_name=project.workspace,
                 )
-            self._fill(connection, entries, AttributeFilter(names), check)
+            self._fill(connection, found_runs, entries, AttributeFilter(names), check)
         if params.HasField("truncate_string_to"):
             for entry in response.entries:
                 _truncate(entry.attributes, params.truncate_string_to)
         return response
 
     def _fill(
-        self, connection: sa.Connection, entries: Entries, which: AttributeFilter, check: Callable[[], None]
+        self,
+        connection: sa.Connection,
+        runs: Iterable[RunRow],
+        entries: Entries,
+        which: AttributeFilter,
+        check: Callable[[], None],
     ) -> None:
         """Put attributes into entries."""
-        numbers: dict[int, list[int]] = defaultdict(list)
-        for project_id, number in entries:
-            numbers[project_id].append(number)
         size = 0
-        for project_id, some in numbers.items():
-            cells = attributes.values_of_runs(connection, project_id, some, which)
-            while waiting := list(islice(cells, _CELLS)):
-                check()
-                size += sum(cell.size for cell in waiting)
-                if size > limits.MAX_SEARCH_ANSWER_BYTES:
-                    raise StatusError(
-                        grpc.StatusCode.RESOURCE_EXHAUSTED,
-                        f"The page would have more than {limits.MAX_SEARCH_ANSWER_BYTES:,} bytes: ask for fewer runs "
-                        "or attributes at once.",
-                    )
-                messages = [entries[project_id, cell.run.number].attributes.add() for cell in waiting]
-                fill_attributes(connection, waiting, messages, self._summaries)
+        cells = attributes.values_of_runs(connection, runs, which)
+        while waiting := list(islice(cells, _CELLS)):
+            check()
+            size += sum(cell.size for cell in waiting)
+            if size > limits.MAX_SEARCH_ANSWER_BYTES:
+                raise StatusError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"The page would have more than {limits.MAX_SEARCH_ANSWER_BYTES:,} bytes: ask for fewer runs or "
+                    "attributes at once.",
+                )
+            messages = [entries[cell.run.key].attributes.add() for cell in waiting]
+            fill_attributes(connection, waiting, messages, self._summaries)
 
 
 def _check(checks: Checks, params: pb.LeaderboardSearch) -> None:

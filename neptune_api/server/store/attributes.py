@@ -18,7 +18,7 @@ from neptune_api.server.store.schema import attributes, runs, series
 from neptune_api.server.store.series import ATTRIBUTES, AttributeRow, Segment, attribute_rows, fold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 # Batches of runs grow from the first size to the last: a page may be one run's attributes or one attribute of each.
 _FIRST_BATCH: Final = 16
@@ -130,14 +130,12 @@ def page_of_values(
     return cells, None
 
 
-def values_of_runs(
-    connection: sa.Connection, project_id: int, numbers: Collection[int], which: AttributeFilter
-) -> Iterator[Cell]:
-    """Yield the attributes of some runs of a project, by run and name."""
+def values_of_runs(connection: sa.Connection, found: Iterable[RunRow], which: AttributeFilter) -> Iterator[Cell]:
+    """Yield the attributes of some runs, whatever their projects, by the runs' keys and by name."""
     if which.is_empty:
         return
     inherited = _Inheritance(connection, which)
-    for batch in _batches_of_runs(connection, project_id, numbers, 0):
+    for batch in batches(sorted(found), _LAST_BATCH):
         yield from _cells(connection, batch, which, inherited, None, None)
 
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from neptune_api.server.nql.evaluation import Column, evaluate, judge
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import criteria
+from neptune_api.server.store.attributes import RunRow
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import runs
@@ -77,10 +78,8 @@ class Found(NamedTuple):
 class RunEntry(NamedTuple):
     """A run of a page."""
 
-    key: int
-    uuid: str
+    run: RunRow
     project_id: int
-    number: int
 
 
 def search(
@@ -160,9 +159,10 @@ def _sorted_by(order: Order) -> tuple[str, int, Aggregate | None]:
 def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunEntry]:
     """Return runs by their keys, in the same order."""
     found: dict[int, RunEntry] = {}
+    columns = (runs.c.project_id, runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id.is_not(None))
     for batch in batches(keys):
-        query = sa.select(runs.c.id, runs.c.uuid, runs.c.project_id, runs.c.number).where(runs.c.id.in_(batch))
-        found.update((row.id, RunEntry(*row)) for row in connection.execute(query))
+        for project_id, *run in connection.execute(sa.select(*columns).where(runs.c.id.in_(batch))):
+            found[run[0]] = RunEntry(RunRow._make(run), project_id)
     return [found[key] for key in keys]
 
 
