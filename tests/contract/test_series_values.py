@@ -9,11 +9,6 @@ import pytest
 
 from neptune_api import exceptions
 from neptune_api.v1 import series_service_pb2 as pb
-from neptune_api.v1.leaderboard_service_pb2 import (
-    SearchGlobalLeaderboardEntriesRequest,
-    SearchLeaderboardEntriesRequest,
-)
-from neptune_api.v1.leaderboard_service_pb2_grpc import LeaderboardServiceStub
 from neptune_api.v1.queries_pb2 import AttributesHolder, Lineage, SortDirection, StepRange, TimeSeries
 from neptune_api.v1.series_pb2 import (
     FileRefValue,
@@ -25,8 +20,6 @@ from neptune_api.v1.series_pb2 import (
     SeriesValuesResponse,
 )
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
-from neptune_api.v1.storage_service_pb2 import CompleteMultipartUploadRequest, CreateSignedUrlsRequest
-from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
 from tests import operations
 from tests.contract.logging_helpers import log
 
@@ -348,18 +341,3 @@ def test_projects_that_are_unknown_or_invisible_are_not_found(
     for stub, holder in ((series, "CUSTOM/no/project/r"), (theirs, custom(identifier))):
         with pytest.raises(exceptions.NotFoundException):
             ask(stub, query(holder, "text"))
-
-
-def test_what_is_not_there_yet_says_so(connection: Connection, identifier: str) -> None:
-    leaderboard = connection.stub(LeaderboardServiceStub)
-    storage = connection.stub(StorageServiceStub)
-    calls: list[tuple[Callable[[Any], Any], Any]] = [
-        (leaderboard.SearchLeaderboardEntries, SearchLeaderboardEntriesRequest(project_identifier=identifier)),
-        (leaderboard.SearchGlobalLeaderboardEntries, SearchGlobalLeaderboardEntriesRequest()),
-        (storage.CreateSignedUrls, CreateSignedUrlsRequest()),
-        (storage.CompleteMultipartUpload, CompleteMultipartUploadRequest()),
-    ]
-    for method, request in calls:
-        with pytest.raises(exceptions.UnimplementedException) as caught:
-            method(request)
-        assert str(caught.value).count(" ") > 5
