@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,37 @@ def test_a_write_ends_what_is_kept(bench: Bench) -> None:
         assert found() == [2]
         runs.delete(connection, [2], 0)
     assert [found() for _ in range(3)] == [[]] * 3
+
+
+def test_readers_beside_a_writer_see_all_that_is_applied(bench: Bench) -> None:
+    bench.apply(*(operations.create(f"r{number}") for number in range(60)))
+    kept = KeptColumns(bench.database)
+    applied = 0
+    faults: list[tuple[int, int]] = []
+    is_over = threading.Event()
+
+    def read() -> None:
+        while not is_over.is_set():
+            before = applied
+            found = len(numbers(bench, 'x:float >= 0 AND s:string MATCHES "o"', kept_columns=kept))
+            if not before <= found <= applied + 1:
+                faults.append((before, found))
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(60):
+            bench.apply(operations.assign({"x": float(number), "s": "one"}, run=f"r{number}"))
+            applied += 1
+            if number % 10 == 0:
+                # Long enough for something to be kept.
+                is_over.wait(0.1)
+    finally:
+        is_over.set()
+        for reader in readers:
+            reader.join()
+    assert faults == []
 
 
 def test_what_takes_much_room_is_not_kept(bench: Bench) -> None:
