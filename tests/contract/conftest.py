@@ -25,6 +25,7 @@ from neptune_api.server import LocalServer
 from neptune_api.v1.projects_service_pb2 import AddProjectMemberRequest, CreateProjectRequest, NewProjectMember
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.roles_pb2 import PROJECT_ROLE_MEMBER, WORKSPACE_ROLE_MEMBER
+from tests.people import outsider, unique
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from neptune_api.v1.projects_service_pb2 import ProjectWithRole
     from neptune_api.v1.roles_pb2 import ProjectRole, WorkspaceRole
+    from tests.people import Person
     from tests.postgres import PostgresServer
 
 
@@ -356,3 +358,14 @@ def make_user(server: LocalServer, _owner_channel: grpc.Channel) -> Callable[...
         return user
 
     return make
+
+
+@pytest.fixture
+def workspace(server: LocalServer) -> str:
+    """A fresh workspace; its owner is not the owner of the server's."""
+    return unique("workspace")
+
+
+@pytest.fixture
+def boss(server: LocalServer, workspace: str) -> Person:
+    return outsider(server, workspace)
