@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from neptune_api.v1.series_service_pb2 import AppendColumnsRequest
 from tests.operations import PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -67,7 +68,7 @@ class Content:
 class Bench:
     """A started store with the project `local/lab`, whose owner writes."""
 
-    def __init__(self, location: Path | str, *, durable: bool = True) -> None:
+    def __init__(self, location: Path | str, *, durable: bool = True, clock: Callable[[], float] = time.time) -> None:
         """Open the store in a folder or at a URL; a folder that is not `durable` does not wait for the disk."""
         self.database = Database(location)
         if not durable and isinstance(location, Path):
@@ -83,7 +84,7 @@ class Bench:
             if found is None
             else found.id
         )
-        self.store = Store(self.database)
+        self.store = Store(self.database, clock)
 
     def start(self) -> Self:
         self.store.start()

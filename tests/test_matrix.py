@@ -12,6 +12,7 @@ from tests.environments import ENVIRONMENTS, ROOT
 from tests.matrix import IMPLEMENTATIONS, ROWS, SERVER_PYTHON, Row, floors, server_floors
 
 ARITIES = ("unary", "client stream", "bidirectional stream", "server stream", "error")
+HTTP_ARITIES = ("unary", "server stream")
 
 
 @pytest.mark.slow
@@ -27,7 +28,8 @@ def test_the_wheel_runs_on(row: Row, implementation: str) -> None:
     sources = [path for path in (ROOT / "neptune_api/v1").glob("*.py") if path.stem != "__init__"]
     assert found["modules"] == len(sources)
     assert found["messages"] > 100
-    assert found["calls"] == [*ARITIES, *(f"aio {arity}" for arity in ARITIES)]
+    over_http = [f"{kind} {arity}" for kind in ("http", "http aio") for arity in HTTP_ARITIES]
+    assert found["calls"] == [*ARITIES, *(f"aio {arity}" for arity in ARITIES), *over_http]
 
 
 @pytest.mark.slow

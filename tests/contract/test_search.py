@@ -59,6 +59,15 @@ def test_an_entry_says_which_run_it_is(connection: Connection, project: ProjectW
     assert [item.experiment_id for item in search(connection, project.id).entries] == [run.id]
 
 
+def test_a_member_of_a_long_set_is_found(connection: Connection, identifier: str) -> None:
+    log(connection, identifier, "first", configs={"set": frozenset(["other"])})
+    log(connection, identifier, "long", configs={"set": frozenset(["a", "b" * 300])})
+    log(connection, identifier, "longer", configs={"set": frozenset(["c", "d" * 3000])})
+    assert matching(connection, identifier, '`set`:stringSet CONTAINS "a"') == ["long"]
+    assert matching(connection, identifier, f'`set`:stringSet CONTAINS "{"d" * 3000}"') == ["longer"]
+    assert matching(connection, identifier, '`set`:stringSet NOT CONTAINS "a"') == ["first", "longer"]
+
+
 def test_entries_carry_what_is_asked_for_and_there(connection: Connection, identifier: str) -> None:
     values = {"i": 1, "f": 0.5, "b": True, "s": "text", "set": frozenset("xy"), "file": operations.file("p", 3, "m")}
     series = {

@@ -229,7 +229,7 @@ def test_forgetting_runs_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def is_own(path: str) -> bool:
-    return path.endswith(("_uuid", "_time", "_seconds", "/state"))
+    return path.endswith(("_uuid", "_time", "_seconds", "_time_ms", "/state"))
 
 
 def test_batches_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -22,14 +23,13 @@ from tests.operations import append, assign, create
 from tests.stores import Bench
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from neptune_api.server.store.database import Database
     from tests.postgres import PostgresServer
 
 KIB = "x" * 1024
-HOUR_NS = 3600 * 1_000_000_000
 
 
 class Disk:
@@ -194,26 +194,21 @@ def test_what_postgresql_says(error: psycopg.Error, expected: type) -> None:
 # The clock
 
 
-@pytest.fixture
-def set_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """A function that sets the clock back by hours."""
-    real = time.time_ns
-    hours = 0
+@dataclass
+class Clock:
+    """A clock that a test sets back by hours."""
 
-    def change(by: int) -> None:
-        nonlocal hours
-        hours = by
+    hours: int = 0
 
-    monkeypatch.setattr(time, "time_ns", lambda: real() - hours * HOUR_NS)
-    return change
+    def __call__(self) -> float:
+        return time.time() - self.hours * 3600
 
 
-def test_points_without_a_time_are_taken_after_the_clock_was_set_back(
-    tmp_path: Path, set_back: Callable[[int], None]
-) -> None:
-    with Bench(tmp_path) as bench:
+def test_points_without_a_time_are_taken_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    clock = Clock()
+    with Bench(tmp_path, clock=clock) as bench:
         bench.apply(create(), append({"m": 1.0, "t": "a"}, 1, None))
-        set_back(24)
+        clock.hours = 24
         assert bench.apply(append({"m": 2.0, "t": "b"}, 2, None), append({"n": 1.0}, 1, None)) == [{"OK": 2}, {"OK": 1}]
         points = bench.content("run").points
         assert points["m"][0][1] == points["m"][1][1] == points["t"][1][1]
@@ -223,23 +218,25 @@ def test_points_without_a_time_are_taken_after_the_clock_was_set_back(
         assert bench.apply_one(append({"m": 3.0}, 3, points["n"][0][1])) == {"SERIES_TIMESTAMP_DECREASING": 1}
 
 
-def test_times_of_a_run_do_not_go_backwards(tmp_path: Path, set_back: Callable[[int], None]) -> None:
+def test_times_of_a_run_do_not_go_backwards(tmp_path: Path) -> None:
     names = ("sys/modification_time", "sys/ping_time")
-    with Bench(tmp_path) as bench:
+    clock = Clock()
+    with Bench(tmp_path, clock=clock) as bench:
         bench.apply(create(), assign({"a": 1}))
         before = [bench.content("run").values[name] for name in names]
-        set_back(24)
+        clock.hours = 24
         assert bench.apply_one(assign({"a": 2})) == {"OK": 1}
         assert [bench.content("run").values[name] for name in names] == before
 
 
-def test_order_and_ids_do_not_depend_on_the_clock(tmp_path: Path, set_back: Callable[[int], None]) -> None:
-    with Bench(tmp_path) as bench:
+def test_order_and_ids_do_not_depend_on_the_clock(tmp_path: Path) -> None:
+    clock = Clock()
+    with Bench(tmp_path, clock=clock) as bench:
         with bench.store._applier._standing_still:
             ids = bench.submit(create())
-            set_back(48)
+            clock.hours = 48
             ids += bench.submit(append({"m": 1.0}, 1), assign({"a": 1}))
-            set_back(24)
+            clock.hours = 24
             ids += bench.submit(append({"m": 2.0}, 2), assign({"a": 2}))
         assert bench.results(ids) == [{"OK": 1}] * 5
         content = bench.content("run")
@@ -248,10 +245,11 @@ def test_order_and_ids_do_not_depend_on_the_clock(tmp_path: Path, set_back: Call
         assert len(set(ids)) == 5
 
 
-def test_outcomes_outlive_a_clock_that_went_backwards(tmp_path: Path, set_back: Callable[[int], None]) -> None:
-    with Bench(tmp_path) as bench:
+def test_outcomes_outlive_a_clock_that_went_backwards(tmp_path: Path) -> None:
+    clock = Clock()
+    with Bench(tmp_path, clock=clock) as bench:
         ids = bench.submit(create())
         bench.results(ids)
-        set_back(24 * 365)
+        clock.hours = 24 * 365
         bench.store._log.forget()
         assert bench.store.outcomes(ids) != [None]

@@ -41,8 +41,10 @@ def integer_of(alias: Any) -> sa.ColumnElement[Any]:
 def text_of(alias: Any) -> sa.ColumnElement[str]:
     """Return the text of an attribute: from the index when it is short."""
     whole = attributes.alias()
-    rest = sa.select(whole.c.text_value).where(whole.c.id == alias.c.id).scalar_subquery()
-    return sa.case((alias.c.short_text.is_not(None), alias.c.short_text), else_=rest)
+    rest = sa.select(whole.c.text_value).where(whole.c.id == alias.c.id)
+    # Said, because inside a function in FROM it would not be found out.
+    rest = rest.correlate(alias)
+    return sa.case((alias.c.short_text.is_not(None), alias.c.short_text), else_=rest.scalar_subquery())
 
 
 class Conditions:
