@@ -59,7 +59,7 @@ DEFAULT_REFRESH_SECONDS: Final = 30 * 24 * 3600
 _ALGORITHM: Final = "HS256"
 _ACCESS: Final = "Bearer"
 _REFRESH: Final = "Refresh"
-_CLAIMS: Final = ("aud", "exp", "sub", "typ")
+_CLAIMS: Final = ("aud", "exp", "iss", "sub", "typ")
 _CACHED_TOKENS: Final = 4096
 _SECRETS_FILE: Final = "secrets.json"
 _KEY_BYTES: Final = 32
@@ -389,7 +389,9 @@ class Identity:
             )
         except (jwt.PyJWTError, ValueError, RecursionError):  # the last two for headers that are no JSON, or too deep
             return None
-        return claims if claims["typ"] == kind else None
+        # Hosts and ports come and go, the place below them is ours.
+        is_ours = claims["typ"] == kind and str(claims["iss"]).endswith(ISSUER_PATH)
+        return claims if is_ours else None
 
 
 def _write_private(path: Path, content: dict[str, str]) -> None:

@@ -80,6 +80,7 @@ def test_forged_and_stale_access_tokens(server: LocalServer, owner: Caller) -> N
         "another key": jwt.encode(claims, b"k" * 32, algorithm="HS256"),
         "another algorithm": jwt.encode(claims, secret * 2, algorithm="HS512"),
         "another server's": foreign,
+        "of another issuer": jwt.encode({**claims, "iss": "https://issuer.example.org"}, secret, algorithm="HS256"),
         "made for another server": jwt.encode({**claims, "aud": str(uuid.uuid4())}, secret, algorithm="HS256"),
         "expired": jwt.encode({**claims, "exp": int(time.time()) - 1}, secret, algorithm="HS256"),
         "of nobody": jwt.encode({**claims, "sub": str(uuid.uuid4())}, secret, algorithm="HS256"),
