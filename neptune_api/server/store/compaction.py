@@ -1,7 +1,7 @@
 """Compaction: from tails, which are quick to write, to chunks, which are quick to read.
 
-A series' youngest chunks are merged as long as the next older one is not larger than what has come together, up to
-CHUNK_POINTS, the most of any chunk. So a point is written again a few times at most, and a series of n points has about
+A series' youngest chunks are merged as long as the next older one is at most three times as large as what has come
+together, up to CHUNK_POINTS, the most of any chunk. So a point is written again a few times at most, and a series of n points has about
 n / CHUNK_POINTS chunks and a handful of smaller ones, however its points arrived.
 """
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from neptune_api.server.store.tails import Points
 
 CHUNK_POINTS: Final = 65_536
+# Each chunk leaves a page half empty: a larger ratio means fewer chunks, and points that are written more often.
+_RATIO: Final = 3
 _IDS_PER_QUERY: Final = 10_000
 # Chunks that wait in memory to be written together.
 _INSERT_BYTES: Final = 8 * 1024 * 1024
@@ -190,7 +192,7 @@ def _mergeable(connection: sa.Connection, sizes: Mapping[int, int]) -> dict[int,
                 continue
             merged, points = found.get(key, ([], 0))
             size = sizes[key] + points
-            if count <= size and count + size <= CHUNK_POINTS:
+            if count <= _RATIO * size and count + size <= CHUNK_POINTS:
                 found[key] = ([*merged, chunk], points + count)
             else:
                 done.add(key)
