@@ -1,8 +1,8 @@
 """Compaction: from tails, which are quick to write, to chunks, which are quick to read.
 
 A series' youngest chunks are merged as long as the next older one is at most three times as large as what has come
-together, up to CHUNK_POINTS, the most of any chunk. So a point is written again a few times at most, and a series of n points has about
-n / CHUNK_POINTS chunks and a handful of smaller ones, however its points arrived.
+together, up to CHUNK_POINTS, the most of any chunk. So a point is written again a few times at most, and a series of n
+points has about n / CHUNK_POINTS chunks and a handful of smaller ones, however its points arrived.
 """
 
 from __future__ import annotations
