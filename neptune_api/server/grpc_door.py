@@ -15,6 +15,7 @@ from neptune_api.exceptions import STATUS_DETAILS_KEY
 from neptune_api.options import server_arguments
 from neptune_api.server.errors import StatusError, unimplemented
 from neptune_api.server.handlers import behaviour_of, collect_rpcs
+from neptune_api.server.pools import end_pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -78,15 +79,7 @@ class GrpcDoor:
         end = time.monotonic() + grace + _CANCEL_SECONDS
         self._health.enter_graceful_shutdown()
         self._server.stop(grace).wait(grace + _CANCEL_SECONDS)
-        pools = (self._calls, self._streams)
-        for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)
-        waiters = [threading.Thread(target=pool.shutdown, daemon=True) for pool in pools]
-        for waiter in waiters:
-            waiter.start()
-        for waiter in waiters:
-            waiter.join(max(0.0, end - time.monotonic()))
-        return not any(waiter.is_alive() for waiter in waiters)
+        return end_pools((self._calls, self._streams), end)
 
     def _rpc(self, handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
         guarded = handler.guarded(handler.parse, handler.serialize)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from neptune_api.server import limits
 from neptune_api.server.errors import StatusError, invalid, unimplemented
 from neptune_api.server.http.dialect import error_object
 from neptune_api.server.http.exchange import Answer, ClientGoneError, HttpError, Request, Response
+from neptune_api.server.pools import end_pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,15 +83,7 @@ class Calls:
     def close(self, timeout: float) -> bool:
         """End the threads; False if a servicer still works after `timeout` seconds."""
         end = time.monotonic() + timeout
-        pools = (self._calls, self._streams)
-        for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)
-        waiters = [threading.Thread(target=pool.shutdown, daemon=True) for pool in pools]
-        for waiter in waiters:
-            waiter.start()
-        for waiter in waiters:
-            waiter.join(max(0.0, end - time.monotonic()))
-        return not any(waiter.is_alive() for waiter in waiters)
+        return end_pools((self._calls, self._streams), end)
 
     async def answer(self, handler: Handler, match: Match, request: Request, answer: Answer) -> None:
         """Answer a request by an RPC. Raises StatusError before anything has been sent, ClientGoneError."""
