@@ -85,11 +85,11 @@ class Document:
 
         method = rule.method
         comment = self._notes.get(method.full_name, "")
-        summary, _, rest = comment.partition("\n")
+        first = re.match(r".+?\.(?=\s|$)", comment, flags=re.DOTALL)
         operation: dict[str, Any] = {
             "operationId": f"{method.containing_service.name}_{method.name}" + (f"_{ordinal}" if ordinal else ""),
             "tags": [method.containing_service.name],
-            "summary": summary if summary.endswith(".") and not rest.startswith("\n ") else method.name,
+            "summary": " ".join(first.group().split()) if first else method.name,
             "description": comment,
             "parameters": self._parameters(rule),
         }
