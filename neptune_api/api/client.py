@@ -198,6 +198,78 @@ class Client(ClientBase):
         call = self._attributes_service.GetAttributeDefinitions
         return self._call(call, models.GetAttributeDefinitionsRequest, request, fields, timeout, metadata)
 
+    def post_filter_attribute_definitions(
+        self,
+        request: models.FilterAttributeDefinitionsRequest | None = None,
+        *,
+        experiment_identifier: str | None = None,
+        attribute_type: Iterable[models.AttributeType.ValueType] | None = None,
+        query: models.RunDefinitionsQuery | None = None,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> models.AttributeDefinitions:
+        """Gets the names and types of those attributes of one run that filters let through.
+
+        Errors: INVALID_ARGUMENT for a malformed identifier, a bad regular expression or type; NOT_FOUND.
+
+        RPC: `AttributesService.FilterAttributeDefinitions`, `POST
+        /api/leaderboard/v1/attributes/queryAttributeDefinitions`.
+
+        Args:
+            request: The whole request; instead of the fields below.
+            experiment_identifier: Identifier of the run. Required.
+            attribute_type: Types, any of which fits. Empty: all.
+            query: Which of them. Absent: all.
+            timeout: Deadline in seconds; the channel's default when absent.
+            metadata: Further headers to send.
+        """
+        fields: dict[str, object] = {
+            "experiment_identifier": experiment_identifier,
+            "attribute_type": attribute_type,
+            "query": query,
+        }
+        call = self._attributes_service.FilterAttributeDefinitions
+        return self._call(call, models.FilterAttributeDefinitionsRequest, request, fields, timeout, metadata)
+
+    def get_attribute_tree(
+        self,
+        request: models.GetAttributeTreeRequest | None = None,
+        *,
+        experiment_identifier: str | None = None,
+        attribute_type: Iterable[models.AttributeType.ValueType] | None = None,
+        prefix: str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> models.AttributeTree:
+        """Gets the names and types of the attributes of one run as one level of the tree of their paths, page by page.
+
+        Errors: INVALID_ARGUMENT for a malformed identifier, type or page; NOT_FOUND.
+
+        RPC: `AttributesService.GetAttributeTree`, `GET /api/leaderboard/v1/attributes/queryAttributeDefinitions`.
+
+        Args:
+            request: The whole request; instead of the fields below.
+            experiment_identifier: Identifier of the run. Required.
+            attribute_type: Types, any of which fits. Empty: all.
+            prefix: The level: how its paths begin, such as `metrics/`; empty for the topmost one. Absent: all
+                attributes, and no levels.
+            limit: Most entries; 0 gives none. Default 10,000, which is also the maximum.
+            offset: How many entries to skip.
+            timeout: Deadline in seconds; the channel's default when absent.
+            metadata: Further headers to send.
+        """
+        fields: dict[str, object] = {
+            "experiment_identifier": experiment_identifier,
+            "attribute_type": attribute_type,
+            "prefix": prefix,
+            "limit": limit,
+            "offset": offset,
+        }
+        call = self._attributes_service.GetAttributeTree
+        return self._call(call, models.GetAttributeTreeRequest, request, fields, timeout, metadata)
+
     def get_exchange_api_token(
         self,
         request: models.ExchangeApiTokenRequest | None = None,
@@ -1220,6 +1292,51 @@ class Client(ClientBase):
         }
         call = self._series_service.GetFloatSeriesValues
         return self._call(call, models.GetFloatSeriesValuesRequest, request, fields, timeout, metadata)
+
+    def get_single_float_series_values(
+        self,
+        request: models.GetSingleFloatSeriesValuesRequest | None = None,
+        *,
+        attribute: str | None = None,
+        experiment_id: str | None = None,
+        include_preview: bool | None = None,
+        limit: int | None = None,
+        lineage: models.Lineage.ValueType | None = None,
+        lineage_entity_type: models.LineageEntityType.ValueType | None = None,
+        skip_to_step: float | None = None,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> models.FloatSeriesValues:
+        """Gets the first points of one float series, ascending by step. Needs viewer.
+
+        An unknown run or attribute has no points. Errors: INVALID_ARGUMENT for a missing or malformed field; NOT_FOUND
+        for a project.
+
+        RPC: `SeriesService.GetSingleFloatSeriesValues`, `GET /api/leaderboard/v1/proto/attributes/series/float`.
+
+        Args:
+            request: The whole request; instead of the fields below.
+            attribute: Path of the attribute. Required.
+            experiment_id: The run, in the forms of AttributesHolder. Required.
+            include_preview: True: previews are returned too. Default false.
+            limit: Most points: 1 to 1,000,000, which is also the default.
+            lineage: Which ancestors' points belong to the series.
+            lineage_entity_type: What NONE means.
+            skip_to_step: The first step that counts. Absent: that of the first point.
+            timeout: Deadline in seconds; the channel's default when absent.
+            metadata: Further headers to send.
+        """
+        fields: dict[str, object] = {
+            "attribute": attribute,
+            "experiment_id": experiment_id,
+            "include_preview": include_preview,
+            "limit": limit,
+            "lineage": lineage,
+            "lineage_entity_type": lineage_entity_type,
+            "skip_to_step": skip_to_step,
+        }
+        call = self._series_service.GetSingleFloatSeriesValues
+        return self._call(call, models.GetSingleFloatSeriesValuesRequest, request, fields, timeout, metadata)
 
     def post_get_series_values(
         self,

@@ -67,6 +67,11 @@ def encode_float_series(request_ids: Sequence[str], pages: Sequence[FloatPage]) 
         start = end
 
 
+def encode_float_page(page: FloatPage) -> bytes:
+    """Return a serialized FloatSeriesValues."""
+    return b"".join((_TOTAL, encode_varint(page.total), encode_float_points(page.points, page.ratios)))
+
+
 def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) -> memoryview:
     """Return the fields `values` of a serialized FloatSeriesValues, equally many bytes for each point.
 

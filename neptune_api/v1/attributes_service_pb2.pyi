@@ -328,3 +328,152 @@ class GetAttributeDefinitionsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetAttributeDefinitionsRequest: _TypeAlias = GetAttributeDefinitionsRequest  # noqa: Y015
+
+@_typing.final
+class FilterAttributeDefinitionsRequest(_message.Message):
+    """Asks for definitions of one run by a filter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_IDENTIFIER_FIELD_NUMBER: _builtins.int
+    ATTRIBUTE_TYPE_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    experiment_identifier: _builtins.str
+    """Identifier of the run. Required."""
+    @_builtins.property
+    def attribute_type(self) -> _containers.RepeatedScalarFieldContainer[_queries_pb2.AttributeType.ValueType]:
+        """Types, any of which fits. Empty: all."""
+
+    @_builtins.property
+    def query(self) -> Global___RunDefinitionsQuery:
+        """Which of them. Absent: all."""
+
+    def __init__(
+        self,
+        *,
+        experiment_identifier: _builtins.str = ...,
+        attribute_type: _abc.Iterable[_queries_pb2.AttributeType.ValueType] | None = ...,
+        query: Global___RunDefinitionsQuery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_query", b"_query", "query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_query", b"_query", "attribute_type", b"attribute_type", "experiment_identifier", b"experiment_identifier", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__query: _TypeAlias = _typing.Literal["query"]  # noqa: Y015
+    _WhichOneofArgType__query: _TypeAlias = _typing.Literal["_query", b"_query"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__query) -> _WhichOneofReturnType__query | None: ...
+
+Global___FilterAttributeDefinitionsRequest: _TypeAlias = FilterAttributeDefinitionsRequest  # noqa: Y015
+
+@_typing.final
+class RunDefinitionsQuery(_message.Message):
+    """Which definitions of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_NAME_FILTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attribute_name_filter(self) -> _queries_pb2.AttributeNameFilter:
+        """Paths by regular expressions. Absent: all."""
+
+    def __init__(
+        self,
+        *,
+        attribute_name_filter: _queries_pb2.AttributeNameFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attribute_name_filter", b"_attribute_name_filter", "attribute_name_filter", b"attribute_name_filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attribute_name_filter", b"_attribute_name_filter", "attribute_name_filter", b"attribute_name_filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attribute_name_filter: _TypeAlias = _typing.Literal["attribute_name_filter"]  # noqa: Y015
+    _WhichOneofArgType__attribute_name_filter: _TypeAlias = _typing.Literal["_attribute_name_filter", b"_attribute_name_filter"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attribute_name_filter) -> _WhichOneofReturnType__attribute_name_filter | None: ...
+
+Global___RunDefinitionsQuery: _TypeAlias = RunDefinitionsQuery  # noqa: Y015
+
+@_typing.final
+class GetAttributeTreeRequest(_message.Message):
+    """Asks for a level of the tree of the paths of one run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_IDENTIFIER_FIELD_NUMBER: _builtins.int
+    ATTRIBUTE_TYPE_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    experiment_identifier: _builtins.str
+    """Identifier of the run. Required."""
+    prefix: _builtins.str
+    """The level: how its paths begin, such as `metrics/`; empty for the topmost one. Absent: all attributes, and no
+    levels.
+    """
+    limit: _builtins.int
+    """Most entries; 0 gives none. Default 10,000, which is also the maximum."""
+    offset: _builtins.int
+    """How many entries to skip."""
+    @_builtins.property
+    def attribute_type(self) -> _containers.RepeatedScalarFieldContainer[_queries_pb2.AttributeType.ValueType]:
+        """Types, any of which fits. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        experiment_identifier: _builtins.str = ...,
+        attribute_type: _abc.Iterable[_queries_pb2.AttributeType.ValueType] | None = ...,
+        prefix: _builtins.str | None = ...,
+        limit: _builtins.int | None = ...,
+        offset: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_prefix", b"_prefix", "limit", b"limit", "offset", b"offset", "prefix", b"prefix"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_prefix", b"_prefix", "attribute_type", b"attribute_type", "experiment_identifier", b"experiment_identifier", "limit", b"limit", "offset", b"offset", "prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    _WhichOneofReturnType__prefix: _TypeAlias = _typing.Literal["prefix"]  # noqa: Y015
+    _WhichOneofArgType__prefix: _TypeAlias = _typing.Literal["_prefix", b"_prefix"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefix) -> _WhichOneofReturnType__prefix | None: ...
+
+Global___GetAttributeTreeRequest: _TypeAlias = GetAttributeTreeRequest  # noqa: Y015
+
+@_typing.final
+class AttributeTree(_message.Message):
+    """A level of the tree of paths."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    SUB_PATHS_FIELD_NUMBER: _builtins.int
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    total_count: _builtins.int
+    """How many attributes the level has, whatever the page."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_attributes_pb2.AttributeDefinition]:
+        """The attributes of the page, by name: those of the level whose paths have no slash behind the prefix."""
+
+    @_builtins.property
+    def sub_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The levels below, each once, by name: the beginnings of the other paths, up to the slash that follows the prefix."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_attributes_pb2.AttributeDefinition] | None = ...,
+        sub_paths: _abc.Iterable[_builtins.str] | None = ...,
+        total_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "sub_paths", b"sub_paths", "total_count", b"total_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeTree: _TypeAlias = AttributeTree  # noqa: Y015

@@ -37,6 +37,16 @@ class AttributesServiceStub(object):
                 request_serializer=neptune__api_dot_v1_dot_attributes__service__pb2.GetAttributeDefinitionsRequest.SerializeToString,
                 response_deserializer=neptune__api_dot_v1_dot_attributes__pb2.AttributeDefinitions.FromString,
                 )
+        self.FilterAttributeDefinitions = channel.unary_unary(
+                '/neptune_api.v1.AttributesService/FilterAttributeDefinitions',
+                request_serializer=neptune__api_dot_v1_dot_attributes__service__pb2.FilterAttributeDefinitionsRequest.SerializeToString,
+                response_deserializer=neptune__api_dot_v1_dot_attributes__pb2.AttributeDefinitions.FromString,
+                )
+        self.GetAttributeTree = channel.unary_unary(
+                '/neptune_api.v1.AttributesService/GetAttributeTree',
+                request_serializer=neptune__api_dot_v1_dot_attributes__service__pb2.GetAttributeTreeRequest.SerializeToString,
+                response_deserializer=neptune__api_dot_v1_dot_attributes__service__pb2.AttributeTree.FromString,
+                )
 
 
 class AttributesServiceServicer(object):
@@ -81,6 +91,24 @@ class AttributesServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FilterAttributeDefinitions(self, request, context):
+        """Gets the names and types of those attributes of one run that filters let through.
+
+        Errors: INVALID_ARGUMENT for a malformed identifier, a bad regular expression or type; NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAttributeTree(self, request, context):
+        """Gets the names and types of the attributes of one run as one level of the tree of their paths, page by page.
+
+        Errors: INVALID_ARGUMENT for a malformed identifier, type or page; NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AttributesServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -103,6 +131,16 @@ def add_AttributesServiceServicer_to_server(servicer, server):
                     servicer.GetAttributeDefinitions,
                     request_deserializer=neptune__api_dot_v1_dot_attributes__service__pb2.GetAttributeDefinitionsRequest.FromString,
                     response_serializer=neptune__api_dot_v1_dot_attributes__pb2.AttributeDefinitions.SerializeToString,
+            ),
+            'FilterAttributeDefinitions': grpc.unary_unary_rpc_method_handler(
+                    servicer.FilterAttributeDefinitions,
+                    request_deserializer=neptune__api_dot_v1_dot_attributes__service__pb2.FilterAttributeDefinitionsRequest.FromString,
+                    response_serializer=neptune__api_dot_v1_dot_attributes__pb2.AttributeDefinitions.SerializeToString,
+            ),
+            'GetAttributeTree': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAttributeTree,
+                    request_deserializer=neptune__api_dot_v1_dot_attributes__service__pb2.GetAttributeTreeRequest.FromString,
+                    response_serializer=neptune__api_dot_v1_dot_attributes__service__pb2.AttributeTree.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,5 +218,39 @@ class AttributesService(object):
         return grpc.experimental.unary_unary(request, target, '/neptune_api.v1.AttributesService/GetAttributeDefinitions',
             neptune__api_dot_v1_dot_attributes__service__pb2.GetAttributeDefinitionsRequest.SerializeToString,
             neptune__api_dot_v1_dot_attributes__pb2.AttributeDefinitions.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def FilterAttributeDefinitions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/neptune_api.v1.AttributesService/FilterAttributeDefinitions',
+            neptune__api_dot_v1_dot_attributes__service__pb2.FilterAttributeDefinitionsRequest.SerializeToString,
+            neptune__api_dot_v1_dot_attributes__pb2.AttributeDefinitions.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetAttributeTree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/neptune_api.v1.AttributesService/GetAttributeTree',
+            neptune__api_dot_v1_dot_attributes__service__pb2.GetAttributeTreeRequest.SerializeToString,
+            neptune__api_dot_v1_dot_attributes__service__pb2.AttributeTree.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

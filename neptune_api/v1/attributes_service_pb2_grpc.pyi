@@ -57,6 +57,16 @@ class AttributesServiceStub:
 
     Errors: INVALID_ARGUMENT for a malformed identifier; NOT_FOUND.
     """
+    FilterAttributeDefinitions: _grpc.UnaryUnaryMultiCallable[_attributes_service_pb2.FilterAttributeDefinitionsRequest, _attributes_pb2.AttributeDefinitions]
+    """Gets the names and types of those attributes of one run that filters let through.
+
+    Errors: INVALID_ARGUMENT for a malformed identifier, a bad regular expression or type; NOT_FOUND.
+    """
+    GetAttributeTree: _grpc.UnaryUnaryMultiCallable[_attributes_service_pb2.GetAttributeTreeRequest, _attributes_service_pb2.AttributeTree]
+    """Gets the names and types of the attributes of one run as one level of the tree of their paths, page by page.
+
+    Errors: INVALID_ARGUMENT for a malformed identifier, type or page; NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class AttributesServiceAsyncStub(AttributesServiceStub):
@@ -84,6 +94,16 @@ class AttributesServiceAsyncStub(AttributesServiceStub):
     """Gets the names and types of the attributes of one run.
 
     Errors: INVALID_ARGUMENT for a malformed identifier; NOT_FOUND.
+    """
+    FilterAttributeDefinitions: _aio.UnaryUnaryMultiCallable[_attributes_service_pb2.FilterAttributeDefinitionsRequest, _attributes_pb2.AttributeDefinitions]  # type: ignore[assignment]
+    """Gets the names and types of those attributes of one run that filters let through.
+
+    Errors: INVALID_ARGUMENT for a malformed identifier, a bad regular expression or type; NOT_FOUND.
+    """
+    GetAttributeTree: _aio.UnaryUnaryMultiCallable[_attributes_service_pb2.GetAttributeTreeRequest, _attributes_service_pb2.AttributeTree]  # type: ignore[assignment]
+    """Gets the names and types of the attributes of one run as one level of the tree of their paths, page by page.
+
+    Errors: INVALID_ARGUMENT for a malformed identifier, type or page; NOT_FOUND.
     """
 
 class AttributesServiceServicer:
@@ -129,6 +149,26 @@ class AttributesServiceServicer:
         """Gets the names and types of the attributes of one run.
 
         Errors: INVALID_ARGUMENT for a malformed identifier; NOT_FOUND.
+        """
+
+    def FilterAttributeDefinitions(
+        self,
+        request: _attributes_service_pb2.FilterAttributeDefinitionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_attributes_pb2.AttributeDefinitions, _abc.Awaitable[_attributes_pb2.AttributeDefinitions]]:
+        """Gets the names and types of those attributes of one run that filters let through.
+
+        Errors: INVALID_ARGUMENT for a malformed identifier, a bad regular expression or type; NOT_FOUND.
+        """
+
+    def GetAttributeTree(
+        self,
+        request: _attributes_service_pb2.GetAttributeTreeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_attributes_service_pb2.AttributeTree, _abc.Awaitable[_attributes_service_pb2.AttributeTree]]:
+        """Gets the names and types of the attributes of one run as one level of the tree of their paths, page by page.
+
+        Errors: INVALID_ARGUMENT for a malformed identifier, type or page; NOT_FOUND.
         """
 
 def add_AttributesServiceServicer_to_server(servicer: AttributesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

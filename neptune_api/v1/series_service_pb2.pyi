@@ -127,6 +127,71 @@ class FloatSeriesQuery(_message.Message):
 Global___FloatSeriesQuery: _TypeAlias = FloatSeriesQuery  # noqa: Y015
 
 @_typing.final
+class GetSingleFloatSeriesValuesRequest(_message.Message):
+    """Asks for points of one float series."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_PREVIEW_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    LINEAGE_ENTITY_TYPE_FIELD_NUMBER: _builtins.int
+    SKIP_TO_STEP_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Path of the attribute. Required."""
+    experiment_id: _builtins.str
+    """The run, in the forms of AttributesHolder. Required."""
+    include_preview: _builtins.bool
+    """True: previews are returned too. Default false."""
+    limit: _builtins.int
+    """Most points: 1 to 1,000,000, which is also the default."""
+    lineage: _queries_pb2.Lineage.ValueType
+    """Which ancestors' points belong to the series."""
+    lineage_entity_type: _queries_pb2.LineageEntityType.ValueType
+    """What NONE means."""
+    skip_to_step: _builtins.float
+    """The first step that counts. Absent: that of the first point."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        experiment_id: _builtins.str = ...,
+        include_preview: _builtins.bool | None = ...,
+        limit: _builtins.int | None = ...,
+        lineage: _queries_pb2.Lineage.ValueType | None = ...,
+        lineage_entity_type: _queries_pb2.LineageEntityType.ValueType | None = ...,
+        skip_to_step: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_include_preview", b"_include_preview", "_limit", b"_limit", "_lineage", b"_lineage", "_lineage_entity_type", b"_lineage_entity_type", "_skip_to_step", b"_skip_to_step", "include_preview", b"include_preview", "limit", b"limit", "lineage", b"lineage", "lineage_entity_type", b"lineage_entity_type", "skip_to_step", b"skip_to_step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_preview", b"_include_preview", "_limit", b"_limit", "_lineage", b"_lineage", "_lineage_entity_type", b"_lineage_entity_type", "_skip_to_step", b"_skip_to_step", "attribute", b"attribute", "experiment_id", b"experiment_id", "include_preview", b"include_preview", "limit", b"limit", "lineage", b"lineage", "lineage_entity_type", b"lineage_entity_type", "skip_to_step", b"skip_to_step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__include_preview: _TypeAlias = _typing.Literal["include_preview"]  # noqa: Y015
+    _WhichOneofArgType__include_preview: _TypeAlias = _typing.Literal["_include_preview", b"_include_preview"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__lineage: _TypeAlias = _typing.Literal["lineage"]  # noqa: Y015
+    _WhichOneofArgType__lineage: _TypeAlias = _typing.Literal["_lineage", b"_lineage"]  # noqa: Y015
+    _WhichOneofReturnType__lineage_entity_type: _TypeAlias = _typing.Literal["lineage_entity_type"]  # noqa: Y015
+    _WhichOneofArgType__lineage_entity_type: _TypeAlias = _typing.Literal["_lineage_entity_type", b"_lineage_entity_type"]  # noqa: Y015
+    _WhichOneofReturnType__skip_to_step: _TypeAlias = _typing.Literal["skip_to_step"]  # noqa: Y015
+    _WhichOneofArgType__skip_to_step: _TypeAlias = _typing.Literal["_skip_to_step", b"_skip_to_step"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include_preview) -> _WhichOneofReturnType__include_preview | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lineage) -> _WhichOneofReturnType__lineage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lineage_entity_type) -> _WhichOneofReturnType__lineage_entity_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__skip_to_step) -> _WhichOneofReturnType__skip_to_step | None: ...
+
+Global___GetSingleFloatSeriesValuesRequest: _TypeAlias = GetSingleFloatSeriesValuesRequest  # noqa: Y015
+
+@_typing.final
 class GetSeriesValuesRequest(_message.Message):
     """Asks for points of series."""
 

@@ -22,6 +22,11 @@ class SeriesServiceStub(object):
                 request_serializer=neptune__api_dot_v1_dot_series__service__pb2.GetFloatSeriesValuesRequest.SerializeToString,
                 response_deserializer=neptune__api_dot_v1_dot_series__pb2.FloatSeriesValuesResponse.FromString,
                 )
+        self.GetSingleFloatSeriesValues = channel.unary_unary(
+                '/neptune_api.v1.SeriesService/GetSingleFloatSeriesValues',
+                request_serializer=neptune__api_dot_v1_dot_series__service__pb2.GetSingleFloatSeriesValuesRequest.SerializeToString,
+                response_deserializer=neptune__api_dot_v1_dot_series__pb2.FloatSeriesValues.FromString,
+                )
         self.GetSeriesValues = channel.unary_unary(
                 '/neptune_api.v1.SeriesService/GetSeriesValues',
                 request_serializer=neptune__api_dot_v1_dot_series__service__pb2.GetSeriesValuesRequest.SerializeToString,
@@ -60,6 +65,16 @@ class SeriesServiceServicer(object):
         is the last one of its series.
         Errors: INVALID_ARGUMENT for a missing limit, one over 1,000,000, repeated request ids or a malformed identifier;
         NOT_FOUND for a project; RESOURCE_EXHAUSTED for an answer of more than 5,000,000 points.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSingleFloatSeriesValues(self, request, context):
+        """Gets the first points of one float series, ascending by step. Needs viewer.
+
+        An unknown run or attribute has no points.
+        Errors: INVALID_ARGUMENT for a missing or malformed field; NOT_FOUND for a project.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +156,11 @@ def add_SeriesServiceServicer_to_server(servicer, server):
                     request_deserializer=neptune__api_dot_v1_dot_series__service__pb2.GetFloatSeriesValuesRequest.FromString,
                     response_serializer=neptune__api_dot_v1_dot_series__pb2.FloatSeriesValuesResponse.SerializeToString,
             ),
+            'GetSingleFloatSeriesValues': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSingleFloatSeriesValues,
+                    request_deserializer=neptune__api_dot_v1_dot_series__service__pb2.GetSingleFloatSeriesValuesRequest.FromString,
+                    response_serializer=neptune__api_dot_v1_dot_series__pb2.FloatSeriesValues.SerializeToString,
+            ),
             'GetSeriesValues': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSeriesValues,
                     request_deserializer=neptune__api_dot_v1_dot_series__service__pb2.GetSeriesValuesRequest.FromString,
@@ -191,6 +211,23 @@ class SeriesService(object):
         return grpc.experimental.unary_unary(request, target, '/neptune_api.v1.SeriesService/GetFloatSeriesValues',
             neptune__api_dot_v1_dot_series__service__pb2.GetFloatSeriesValuesRequest.SerializeToString,
             neptune__api_dot_v1_dot_series__pb2.FloatSeriesValuesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetSingleFloatSeriesValues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/neptune_api.v1.SeriesService/GetSingleFloatSeriesValues',
+            neptune__api_dot_v1_dot_series__service__pb2.GetSingleFloatSeriesValuesRequest.SerializeToString,
+            neptune__api_dot_v1_dot_series__pb2.FloatSeriesValues.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

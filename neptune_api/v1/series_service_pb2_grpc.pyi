@@ -43,6 +43,12 @@ class SeriesServiceStub:
     Errors: INVALID_ARGUMENT for a missing limit, one over 1,000,000, repeated request ids or a malformed identifier;
     NOT_FOUND for a project; RESOURCE_EXHAUSTED for an answer of more than 5,000,000 points.
     """
+    GetSingleFloatSeriesValues: _grpc.UnaryUnaryMultiCallable[_series_service_pb2.GetSingleFloatSeriesValuesRequest, _series_pb2.FloatSeriesValues]
+    """Gets the first points of one float series, ascending by step. Needs viewer.
+
+    An unknown run or attribute has no points.
+    Errors: INVALID_ARGUMENT for a missing or malformed field; NOT_FOUND for a project.
+    """
     GetSeriesValues: _grpc.UnaryUnaryMultiCallable[_series_service_pb2.GetSeriesValuesRequest, _series_pb2.SeriesValuesResponse]
     """Gets points of string, histogram and file series. Needs viewer.
 
@@ -104,6 +110,12 @@ class SeriesServiceAsyncStub(SeriesServiceStub):
     is the last one of its series.
     Errors: INVALID_ARGUMENT for a missing limit, one over 1,000,000, repeated request ids or a malformed identifier;
     NOT_FOUND for a project; RESOURCE_EXHAUSTED for an answer of more than 5,000,000 points.
+    """
+    GetSingleFloatSeriesValues: _aio.UnaryUnaryMultiCallable[_series_service_pb2.GetSingleFloatSeriesValuesRequest, _series_pb2.FloatSeriesValues]  # type: ignore[assignment]
+    """Gets the first points of one float series, ascending by step. Needs viewer.
+
+    An unknown run or attribute has no points.
+    Errors: INVALID_ARGUMENT for a missing or malformed field; NOT_FOUND for a project.
     """
     GetSeriesValues: _aio.UnaryUnaryMultiCallable[_series_service_pb2.GetSeriesValuesRequest, _series_pb2.SeriesValuesResponse]  # type: ignore[assignment]
     """Gets points of string, histogram and file series. Needs viewer.
@@ -168,6 +180,17 @@ class SeriesServiceServicer:
         is the last one of its series.
         Errors: INVALID_ARGUMENT for a missing limit, one over 1,000,000, repeated request ids or a malformed identifier;
         NOT_FOUND for a project; RESOURCE_EXHAUSTED for an answer of more than 5,000,000 points.
+        """
+
+    def GetSingleFloatSeriesValues(
+        self,
+        request: _series_service_pb2.GetSingleFloatSeriesValuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_series_pb2.FloatSeriesValues, _abc.Awaitable[_series_pb2.FloatSeriesValues]]:
+        """Gets the first points of one float series, ascending by step. Needs viewer.
+
+        An unknown run or attribute has no points.
+        Errors: INVALID_ARGUMENT for a missing or malformed field; NOT_FOUND for a project.
         """
 
     def GetSeriesValues(

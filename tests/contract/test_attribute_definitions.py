@@ -132,6 +132,77 @@ def test_definitions_of_one_run_by_type(attributes: Any, connection: Connection,
     assert found(AttributeType.ATTRIBUTE_TYPE_COMPLEX) == []
 
 
+def test_definitions_of_one_run_without_a_filter(attributes: Any, connection: Connection, identifier: str) -> None:
+    log(connection, identifier, "root", series={"m": {1: 1.0}, "late": {5: 1.0}})
+    log(connection, identifier, "fork", configs={"x": 1}, parent="root", at=2)
+    run = run_of(connection, identifier, "fork").id
+    everything = attributes.GetAttributeDefinitions(
+        pb.GetAttributeDefinitionsRequest(experiment_identifier=run)
+    ).entries
+    assert {"m", "x"} <= {item.name for item in everything}
+    assert "late" not in {item.name for item in everything}
+    for query in (None, pb.RunDefinitionsQuery()):
+        request = pb.FilterAttributeDefinitionsRequest(experiment_identifier=run, query=query)
+        assert attributes.FilterAttributeDefinitions(request).entries == everything
+    tree = attributes.GetAttributeTree(pb.GetAttributeTreeRequest(experiment_identifier=run))
+    assert tree == pb.AttributeTree(entries=everything, total_count=len(everything))
+
+
+TREE = ["a", "a/b", "a/b/c", "a/d", "ab", "metrics/loss", "metrics/train/loss", "x//y"]
+LEVELS: dict[str, tuple[list[str], list[str]]] = {
+    "": (["a", "ab"], ["a/", "metrics/", "x/"]),
+    "a": (["a", "ab"], ["a/"]),
+    "a/": (["a/b", "a/d"], ["a/b/"]),
+    "a/b/c": (["a/b/c"], []),
+    "metrics/": (["metrics/loss"], ["metrics/train/"]),
+    "m": ([], ["metrics/"]),
+    "x/": ([], ["x//"]),
+    "x//": (["x//y"], []),
+    "nothing/": ([], []),
+}
+
+
+def test_levels_of_the_tree_of_paths(attributes: Any, connection: Connection, identifier: str) -> None:
+    log(connection, identifier, "r", configs={**dict.fromkeys(TREE, 1.5), "text": "", "a/text": ""})
+    run = run_of(connection, identifier, "r").id
+
+    def level(**fields: Any) -> tuple[list[str], list[str], int]:
+        request = pb.GetAttributeTreeRequest(
+            experiment_identifier=run, attribute_type=[AttributeType.ATTRIBUTE_TYPE_FLOAT], **fields
+        )
+        tree = attributes.GetAttributeTree(request)
+        names = [item.name for item in tree.entries if not item.name.startswith("sys/")]
+        return names, [path for path in tree.sub_paths if path != "sys/"], tree.total_count
+
+    for prefix, (entries, sub_paths) in LEVELS.items():
+        assert level(prefix=prefix) == (entries, sub_paths, len(entries)), prefix
+    for limit in (0, 1, 2, 10_000):
+        pages = [level(prefix="a/", limit=limit, offset=offset) for offset in (0, 1, 2)]
+        expected = [LEVELS["a/"][0][offset : offset + limit] for offset in (0, 1, 2)]
+        assert pages == [(entries, ["a/b/"], 2) for entries in expected]
+
+
+@pytest.mark.parametrize(("field", "value"), [("limit", -1), ("limit", 10_001), ("offset", -1)])
+def test_bad_pages_of_the_tree_are_refused(attributes: Any, identifier: str, field: str, value: int) -> None:
+    request = pb.GetAttributeTreeRequest(experiment_identifier=f"{identifier}/X-1", **{field: value})  # type: ignore[arg-type] # mypy cannot tell the fields apart
+    with pytest.raises(exceptions.InvalidArgumentException) as caught:
+        attributes.GetAttributeTree(request)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_definitions_of_no_run(attributes: Any, identifier: str) -> None:
+    for call, kind in (
+        (attributes.FilterAttributeDefinitions, pb.FilterAttributeDefinitionsRequest),
+        (attributes.GetAttributeTree, pb.GetAttributeTreeRequest),
+    ):
+        with pytest.raises(exceptions.NotFoundException):
+            call(kind(experiment_identifier=f"{identifier}/X-1"))
+        for name in ("", "X-1"):
+            with pytest.raises(exceptions.InvalidArgumentException) as caught:
+                call(kind(experiment_identifier=name))
+            assert [violation.field for violation in caught.value.violations] == ["experiment_identifier"]
+
+
 NAMES = ["a", "a.b", "b", "metrics/train/loss", "metrics/val/loss", "weights #1", "ünï"]
 FILTERS: dict[str, tuple[AttributeNameFilter, list[str]]] = {
     "nothing said": (AttributeNameFilter(), NAMES),
@@ -176,6 +247,13 @@ def test_name_filters(attributes: Any, connection: Connection, identifier: str, 
     assert found == expected
     found = [name for _, name in values(attributes, identifier, **query) if not name.startswith("sys/")]
     assert found == expected
+    of_run = pb.FilterAttributeDefinitionsRequest(
+        experiment_identifier=f"CUSTOM/{identifier}/r",
+        attribute_type=[AttributeType.ATTRIBUTE_TYPE_INT],
+        query=pb.RunDefinitionsQuery(attribute_name_filter=name_filter),
+    )
+    found = [item.name for item in attributes.FilterAttributeDefinitions(of_run).entries]
+    assert [name for name in found if not name.startswith("sys/")] == expected
 
 
 def test_the_deprecated_regex_counts_too(attributes: Any, connection: Connection, identifier: str) -> None:

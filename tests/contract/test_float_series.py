@@ -502,3 +502,57 @@ def test_what_is_not_there_yet_says_so(series: Any, identifier: str) -> None:
         with pytest.raises(exceptions.UnimplementedException) as caught:
             method(request)
         assert str(caught.value).count(" ") > 5
+
+
+def single(series: Any, holder: str, path: str = "m", **fields: Any) -> FloatSeriesValues:
+    request = pb.GetSingleFloatSeriesValuesRequest(attribute=path, experiment_id=holder, **fields)
+    answer: FloatSeriesValues = series.GetSingleFloatSeriesValues(request)
+    return answer
+
+
+def test_a_single_series(series: Any, connection: Connection, identifier: str) -> None:
+    log(connection, identifier, "root", series={"m": {0: 0.0, 1: 1.0, 2: 2.0}}, experiment="e")
+    log(connection, identifier, "fork", series={"m": {2.5: math.nan, 4: 4.0}}, experiment="e", parent="root", at=1)
+    submit(
+        connection,
+        operations.update(
+            operations.snapshot({"m": 6.0}, 6, operations.START_MS + 10, preview=0.5), project=identifier, run="fork"
+        ),
+    )
+    fork = custom(identifier, "fork")
+    for fields in (
+        {},
+        {"include_preview": True},
+        {"lineage": NONE},
+        {"lineage": NONE, "lineage_entity_type": EXPERIMENT},
+    ):
+        (expected,) = answers(series, query(fork, **fields))
+        assert single(series, fork, **fields).SerializeToString() == expected.SerializeToString()
+    assert [point.step for point in single(series, fork, include_preview=True).values] == [0, 1, 2.5, 4, 6]
+    for start, steps in ((-1, [0, 1, 2.5, 4]), (1, [1, 2.5, 4]), (1.5, [2.5, 4]), (4, [4]), (5, [])):
+        found = single(series, fork, skip_to_step=start)
+        assert ([point.step for point in found.values], found.total_item_count) == (steps, len(steps))
+        found = single(series, fork, skip_to_step=start, limit=1)
+        assert ([point.step for point in found.values], found.total_item_count) == (steps[:1], len(steps))
+    for holder, path in ((fork, "nothing"), (custom(identifier, "nobody"), "m")):
+        assert not single(series, holder, path).ByteSize()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attribute", ""),
+        ("experiment_id", ""),
+        ("experiment_id", "X-1"),
+        ("limit", 0),
+        ("limit", HUGE + 1),
+        ("lineage", 77),
+        ("lineage_entity_type", 77),
+        ("skip_to_step", math.nan),
+    ],
+)
+def test_bad_questions_for_a_single_series_are_refused(series: Any, identifier: str, field: str, value: Any) -> None:
+    fields = {"attribute": "m", "experiment_id": custom(identifier, "r"), field: value}
+    with pytest.raises(exceptions.InvalidArgumentException) as caught:
+        series.GetSingleFloatSeriesValues(pb.GetSingleFloatSeriesValuesRequest(**fields))
+    assert [violation.field for violation in caught.value.violations] == [field]

@@ -162,6 +162,16 @@ RPCS: list[tuple[str, Role, Request]] = [
         PROJECT_ROLE_VIEWER,
         lambda place: attributes.GetAttributeDefinitionsRequest(experiment_identifier=place.run),
     ),
+    (
+        "AttributesService.FilterAttributeDefinitions",
+        PROJECT_ROLE_VIEWER,
+        lambda place: attributes.FilterAttributeDefinitionsRequest(experiment_identifier=place.run),
+    ),
+    (
+        "AttributesService.GetAttributeTree",
+        PROJECT_ROLE_VIEWER,
+        lambda place: attributes.GetAttributeTreeRequest(experiment_identifier=place.run),
+    ),
     ("IngestService.Submit", PROJECT_ROLE_MEMBER, operation),
     ("IngestService.SubmitStream", PROJECT_ROLE_MEMBER, lambda place: [operation(place)]),
     ("IngestService.SubmitAcknowledged", PROJECT_ROLE_MEMBER, lambda place: [operation(place)]),
@@ -201,6 +211,11 @@ RPCS: list[tuple[str, Role, Request]] = [
     ("RunsService.UnarchiveRuns", PROJECT_ROLE_MEMBER, lambda place: runs.UnarchiveRunsRequest(runs=[place.run])),
     ("RunsService.UpdateTagsBulk", PROJECT_ROLE_MEMBER, tags),
     ("SeriesService.GetFloatSeriesValues", PROJECT_ROLE_VIEWER, float_series),
+    (
+        "SeriesService.GetSingleFloatSeriesValues",
+        PROJECT_ROLE_VIEWER,
+        lambda place: series.GetSingleFloatSeriesValuesRequest(attribute="loss", experiment_id=place.run),
+    ),
     ("SeriesService.GetSeriesValues", PROJECT_ROLE_VIEWER, other_series),
     ("SeriesService.GetTimeseriesBuckets", PROJECT_ROLE_VIEWER, bucket_query),
     ("SeriesService.ReadColumns", PROJECT_ROLE_VIEWER, lambda place: series.ReadColumnsRequest(series=[loss(place)])),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from neptune_api.v1.queries_pb2 import AttributeNameFilter, AttributeTypeFilter
 
     Matches = Callable[[str], bool]
+    OfOneRun = pb.GetAttributeDefinitionsRequest | pb.FilterAttributeDefinitionsRequest | pb.GetAttributeTreeRequest
 
 _VALUES: Final = "values"
 _DEFINITIONS: Final = "definitions"
@@ -141,11 +142,41 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
     def GetAttributeDefinitions(
         self, request: pb.GetAttributeDefinitionsRequest, context: grpc.ServicerContext
     ) -> attributes_pb2.AttributeDefinitions:
-        types = _types("attribute_type", request.attribute_type)
+        found = self._definitions(request, AttributeFilter(types=_run_types(request)))
+        return attributes_pb2.AttributeDefinitions(entries=_definitions(found))
+
+    def FilterAttributeDefinitions(
+        self, request: pb.FilterAttributeDefinitionsRequest, context: grpc.ServicerContext
+    ) -> attributes_pb2.AttributeDefinitions:
+        query = request.query
+        matches: Matches | None = None
+        if query.HasField("attribute_name_filter"):
+            matches = _name_filter("query.attribute_name_filter", query.attribute_name_filter)
+        found = self._definitions(request, AttributeFilter(types=_run_types(request), matches=matches))
+        return attributes_pb2.AttributeDefinitions(entries=_definitions(found))
+
+    def GetAttributeTree(self, request: pb.GetAttributeTreeRequest, context: grpc.ServicerContext) -> pb.AttributeTree:
+        limit = request.limit if request.HasField("limit") else limits.MAX_PAGE_SIZE
+        with Checks() as checks:
+            checks.page(offset=request.offset, limit=limit)
+        by_levels, prefix = request.HasField("prefix"), request.prefix
+        entries: list[tuple[str, int]] = []
+        sub_paths: dict[str, None] = {}
+        for name, type_ in self._definitions(request, AttributeFilter(types=_run_types(request))):
+            slash = name.find("/", len(prefix)) if by_levels else -1
+            if not name.startswith(prefix):
+                continue
+            if slash < 0:
+                entries.append((name, type_))
+            else:
+                sub_paths[name[: slash + 1]] = None
+        page = entries[request.offset : request.offset + limit]
+        return pb.AttributeTree(entries=_definitions(page), sub_paths=sub_paths, total_count=len(entries))
+
+    def _definitions(self, request: OfOneRun, which: AttributeFilter) -> list[tuple[str, int]]:
         with self._store.database.read() as connection:
             run, _ = self._holder(connection, "experiment_identifier", request.experiment_identifier)
-            found = attributes.definitions_of_run(connection, run.key, AttributeFilter(types=types))
-        return attributes_pb2.AttributeDefinitions(entries=_definitions(found))
+            return attributes.definitions_of_run(connection, run.key, which)
 
     def _holder(self, connection: sa.Connection, field: str, text: str) -> tuple[RunRecord, ProjectRecord]:
         identifier = parse_holder(field, text)
@@ -192,6 +223,10 @@ def _types(field: str, types: Sequence[AttributeType.ValueType]) -> frozenset[in
         for type_ in types:
             checks.known(field, type_, AttributeType, required=True)
     return frozenset(types) or None
+
+
+def _run_types(request: OfOneRun) -> frozenset[int] | None:
+    return _types("attribute_type", request.attribute_type)
 
 
 def _name_filter(field: str, filter_: AttributeNameFilter) -> Matches:

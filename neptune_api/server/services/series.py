@@ -13,7 +13,7 @@ from neptune_api.server.buckets import Buckets, Edges, path_of
 from neptune_api.server.errors import StatusError, already_exists, unimplemented
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.identity import current_caller
-from neptune_api.server.point_messages import encode_float_series, encode_piece, point_value
+from neptune_api.server.point_messages import encode_float_page, encode_float_series, encode_piece, point_value
 from neptune_api.server.run_lookup import find_anywhere, parse_holder
 from neptune_api.server.store import steps
 from neptune_api.server.store.column_batches import ColumnBatch
@@ -117,6 +117,30 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
                     _check_active(context)
         return Encoded(b"".join(parts))
 
+    def GetSingleFloatSeriesValues(  # type: ignore[override]  # see Encoded
+        self, request: pb.GetSingleFloatSeriesValuesRequest, context: grpc.ServicerContext
+    ) -> Encoded:
+        limit = request.limit if request.HasField("limit") else limits.MAX_POINTS_PER_SERIES
+        with Checks() as checks:
+            checks.required("attribute", request.attribute)
+            if not 1 <= limit <= limits.MAX_POINTS_PER_SERIES:
+                checks.add("limit", f"is {limit}; it has to be 1 to {limits.MAX_POINTS_PER_SERIES:,}")
+            checks.known("lineage", request.lineage, Lineage)
+            checks.known("lineage_entity_type", request.lineage_entity_type, LineageEntityType)
+            if math.isnan(request.skip_to_step):
+                checks.add("skip_to_step", "is NaN; say a step or leave it out")
+        series = TimeSeries(
+            attribute=request.attribute,
+            holder=AttributesHolder(identifier=request.experiment_id),
+            lineage=request.lineage,
+            lineage_entity_type=request.lineage_entity_type,
+        )
+        walk = Walk(steps.first_from(request.skip_to_step) if request.HasField("skip_to_step") else 0)
+        with self._store.database.read() as connection:
+            (segments,) = self._find(connection, [series], _FLOATS, "experiment_id")
+            (page,) = float_pages(connection, [FloatRequest(segments or (), walk, request.include_preview)], limit)
+        return Encoded(encode_float_page(page))
+
     def GetSeriesValues(
         self, request: pb.GetSeriesValuesRequest, context: grpc.ServicerContext
     ) -> series_pb2.SeriesValuesResponse:
@@ -160,7 +184,7 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
         for expression in request.expressions:
             response.entries.add(request_id=expression.request_id)
         with self._store.database.read() as connection:
-            found = self._find(connection, wanted, _FLOATS, "expressions[{}]")
+            found = self._find(connection, wanted, _FLOATS, "expressions[{}].run_id")
             edges = _edges(connection, view, wanted, found)
             if edges is None:
                 return response
@@ -204,7 +228,7 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
         walk = _range(bounds)
         limit = request.limit if request.HasField("limit") else None
         with self._store.database.read() as connection:
-            found = self._find(connection, request.series, _FLOATS, "series[{}]")
+            found = self._find(connection, request.series, _FLOATS, "series[{}].holder.identifier")
             requests = [
                 ColumnRequest(segments or (), walk.lower, walk.upper, limit, series.include_preview)
                 for series, segments in zip(request.series, found, strict=True)
@@ -256,14 +280,14 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
         connection: sa.Connection,
         wanted_series: Sequence[TimeSeries],
         types: set[AttributeType.ValueType],
-        field: str = "request.requests[{}].series",
+        field: str = "request.requests[{}].series.holder.identifier",
     ) -> list[list[Segment] | None]:
         """Return the series asked for, None for those that do not exist."""
         names: dict[str, RunIdentifier] = {}
         for position, item in enumerate(wanted_series):
             text = item.holder.identifier
             if text not in names:
-                names[text] = parse_holder(f"{field.format(position)}.holder.identifier", text)
+                names[text] = parse_holder(field.format(position), text)
         runs = find_anywhere(connection, self._access, names.values(), PROJECT_ROLE_VIEWER)
         wanted: dict[Scope, list[int]] = defaultdict(list)
         keys: list[tuple[int, str] | None] = []
