@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from neptune_api.cli.console import complain, say
+from neptune_api.server.files.inspection import inspect
 from neptune_api.server.identity import Secrets
-from neptune_api.server.store import checks, schema, sizes, versions
+from neptune_api.server.store import checks, schema, settings, sizes, versions
 from neptune_api.server.store.database import is_url
 from neptune_api.server.store.faults import StoreError
 from neptune_api.server.store.sqlite import DATABASE_FILE, open_read_only
@@ -30,6 +31,9 @@ def examine(location: str) -> int:
             say(f"{label}, schema version {found}")
             _say_sizes(location, connection)
             findings = list(checks.findings(connection))
+            files = _files_folder(location, connection)
+            if files is not None:
+                findings += _inspect_files(files, sizes.project_names(connection))
     except StoreError as error:
         complain(str(error))
         return 2
@@ -81,6 +85,25 @@ def _opened(location: str) -> Iterator[tuple[str, sa.Connection]]:
         raise StoreError(f"{label} cannot be used: {address.reason(error)}.") from error
     finally:
         engine.dispose()
+
+
+def _files_folder(location: str, connection: sa.Connection) -> Path | None:
+    """Return the folder of files; None when there is none, or they are in an object store, which checks for itself."""
+    chosen = settings.read_settings(connection).get("files", settings.DATA_FILES)
+    if chosen == settings.DATA_FILES:
+        return None if is_url(location) else Path(location, "files")
+    return None if "://" in chosen else Path(chosen)
+
+
+def _inspect_files(folder: Path, projects: dict[str, str]) -> list[str]:
+    try:
+        found = inspect(folder, projects)
+    except FileNotFoundError:  # no server has been started with it yet
+        return []
+    except OSError as error:
+        return [f"The folder of files {folder} cannot be read: {error.strerror}."]
+    say(f"  {found.number:,} files in {folder}: {_bytes(found.size)}")
+    return found.findings
 
 
 def _secrets(folder: Path) -> list[str]:

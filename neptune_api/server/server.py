@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import grpc
-import sqlalchemy as sa
 
 from neptune_api.server import ports
 from neptune_api.server.access import Access
@@ -33,9 +32,9 @@ from neptune_api.server.services.runs import RunsService
 from neptune_api.server.services.series import SeriesService
 from neptune_api.server.services.storage import StorageService
 from neptune_api.server.services.users import UsersService
-from neptune_api.server.store import schema
 from neptune_api.server.store.database import Database, is_url
 from neptune_api.server.store.directory import Directory, ensure_owner
+from neptune_api.server.store.settings import DATA_FILES, Settings
 from neptune_api.server.store.store import Store
 
 if TYPE_CHECKING:
@@ -55,8 +54,6 @@ if TYPE_CHECKING:
 
 DEFAULT_WORKSPACE: Final = "local"
 DEFAULT_USERNAME: Final = "owner"
-DATA_FILES: Final = "data"
-"""Says of files that they are kept in the data folder."""
 
 GRACE_SECONDS: Final = 0.3
 """How long calls under way may go on when the server stops; what else stopping takes stays below 2 s with it."""
@@ -149,7 +146,7 @@ class Server:
         with ExitStack() as undo:
             self._database = Database(_location(data, store))
             undo.callback(self._database.close)
-            settings = _Settings(self._database)
+            settings = Settings(self._database)
             self._grpc_socket = undo.enter_context(self._reserve("grpc_port", grpc_port, settings))
             self._http_socket = undo.enter_context(self._reserve("http_port", http_port, settings))
             self._grpc_port = ports.port_of(self._grpc_socket)
@@ -269,14 +266,9 @@ class Server:
 
     def _health(self) -> dict[str, bool]:
         """Tell of each part whether it works."""
-        try:
-            with self._database.read() as connection:
-                database = connection.execute(sa.select(sa.literal(1))).scalar() == 1
-        except Exception:  # noqa: BLE001 # whatever it is, the database does not work
-            database = False
-        return {"database": database, "applier": self._store.applying}
+        return {"database": self._database.answers(), "applier": self._store.applying}
 
-    def _reserve(self, setting: str, port: int, settings: _Settings) -> socket.socket:
+    def _reserve(self, setting: str, port: int, settings: Settings) -> socket.socket:
         host = self._host
         remembered = settings.get(setting)
         try:
@@ -298,7 +290,7 @@ class Server:
         self,
         data: str | PathLike[str] | None,
         files: str | None,
-        settings: _Settings,
+        settings: Settings,
         directory: Directory,
         secrets: Secrets,
         clock: Clock,
@@ -342,29 +334,6 @@ def _location(data: str | PathLike[str] | None, store: str | None) -> Path | str
     if data is None:
         raise ServerError("The server needs a folder for its data, or the URL of a PostgreSQL database for its store.")
     return Path(data)
-
-
-class _Settings:
-    """What a data folder, or a database, remembers of how it was served."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        with database.read() as connection:
-            self._values = {row.key: row.value for row in connection.execute(sa.select(schema.meta))}
-
-    def get(self, key: str) -> str | None:
-        return self._values.get(f"server.{key}")
-
-    def choose(self, key: str, given: str | None, default: str) -> str:
-        return given if given is not None else self.get(key) or default
-
-    def remember(self, **values: str) -> None:
-        changed = {f"server.{key}": value for key, value in values.items() if self.get(key) != value}
-        if not changed:
-            return
-        with self._database.write() as connection:
-            connection.execute(schema.meta.delete().where(schema.meta.c.key.in_(changed)))
-            connection.execute(schema.meta.insert(), [{"key": key, "value": value} for key, value in changed.items()])
 
 
 def _servicers(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from neptune_api.cli import main
 from neptune_api.server import LocalServer
+from neptune_api.server.files.folder import Folder
 from neptune_api.server.store import schema
 from tests import earlier
 from tests.operations import append, assign, create, snapshot, update
@@ -235,6 +236,43 @@ def test_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     code, out, err = doctor(capsys, tmp_path / "data")
     assert (code, err) == (1, "")
     assert "- The database cannot be read: file is not a database." in out
+
+
+def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    LocalServer(data).start().stop()
+    assert f"  0 files in {data / 'files'}: 0 B\n" in doctor(capsys, data)[1]
+    fill(data)
+    with Bench(data) as bench, bench.database.read() as connection:
+        project = connection.execute(sa.select(schema.projects.c.uuid)).scalar_one()
+    folder = Folder(data / "files")
+    for number in range(3):
+        upload = folder.begin(project, f"models/{number}", "text/plain")
+        upload.write(b"weights" * 1000)
+        upload.commit()
+    unfinished = folder.begin(project, "models/3", "text/plain")
+    code, out, _ = doctor(capsys, data)
+    assert (code, out.splitlines()[-1]) == (0, "No damage found.")
+    assert f"  3 files in {data / 'files'}: 21.0 kB\n" in out
+    unfinished.discard()
+
+    places = sorted(path for path in (data / "files" / project).glob("*/*"))
+    flipped = bytearray(places[0].read_bytes())
+    flipped[10] ^= 1
+    places[0].write_bytes(flipped)
+    places[1].write_bytes(places[1].read_bytes()[:-1])
+    places[2].rename(places[2].with_name("0" * 62))
+    left = data / "files" / "5d3f4f4e-0000-4000-8000-000000000000"
+    left.mkdir()
+    code, out, err = doctor(capsys, data)
+    assert (code, err) == (1, "")
+    for finding in (
+        f"- {places[0]}, a file of the project lab, is damaged: its content does not have the MD5 of its note.",
+        f"- {places[1]}, a file of the project lab, is damaged: a file does not end in its note.",
+        "is damaged: its note is that of another file.",
+        f"- {left} belongs to no project: its project was deleted when the server ended. Remove the folder.",
+    ):
+        assert finding in out
 
 
 def test_secrets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

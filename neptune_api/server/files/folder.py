@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_INCOMING: Final = "incoming"
+INCOMING: Final = "incoming"
+"""The folder beside the projects' own, for uploads under way."""
 _END: Final = struct.Struct(">Q8s")
 _MAGIC: Final = b"NPTFILE1"
 _ABANDONED_SECONDS: Final = 3600
@@ -59,7 +60,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._incoming = root / _INCOMING
+        self._incoming = root / INCOMING
 
     def clean(self) -> None:
         """Make the folder where it is missing, and remove what dead processes left half done. Raises OSError."""
@@ -78,14 +79,14 @@ class Folder:
     def open(self, project: str, path: str) -> StoredFile | None:
         """Open a file for reading, None when there is none. Raises OSError and DamagedFileError."""
         try:
-            file = self._place(project, path).open("rb", buffering=0)
+            opened = self._place(project, path).open("rb", buffering=0)
         except FileNotFoundError:
             return None
-        try:
-            return StoredFile(file, path)
-        except BaseException:
+        file = StoredFile(opened)
+        if file.note.path != path:
             file.close()
-            raise
+            raise DamagedFileError("a file and its note do not belong together")
+        return file
 
     def delete_project(self, project: str) -> None:
         """Delete the files of a project; readers at work go on. Raises OSError."""
@@ -153,15 +154,22 @@ class Upload:
 
 
 class StoredFile:
-    """A file that is open for reading; one that replaces it meanwhile does not disturb."""
+    """A file that is open for reading; one that replaces it meanwhile does not disturb.
 
-    def __init__(self, file: io.FileIO, path: str) -> None:
+    Raises OSError and DamagedFileError, and then closes the file.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
         self._file = file
-        status = os.fstat(file.fileno())
-        self.modified: Final = status.st_mtime
-        """When it was written, seconds since the epoch."""
-        self.note: Final = _read_note(file.fileno(), status.st_size, path)
-        """What is known of it."""
+        try:
+            status = os.fstat(file.fileno())
+            self.modified: Final = status.st_mtime
+            """When it was written, seconds since the epoch."""
+            self.note: Final = _read_note(file.fileno(), status.st_size)
+            """What is known of it."""
+        except BaseException:
+            file.close()
+            raise
 
     def read(self, start: int, size: int) -> bytes:
         """Return bytes of the content: `size`, or fewer in front of its end. Raises OSError."""
@@ -180,7 +188,7 @@ class StoredFile:
         self.close()
 
 
-def _read_note(descriptor: int, total: int, path: str) -> FileNote:
+def _read_note(descriptor: int, total: int) -> FileNote:
     content_end = total - _END.size
     if content_end < 0:
         raise DamagedFileError(f"a file of {total} bytes has no room for its note")
@@ -197,8 +205,8 @@ def _read_note(descriptor: int, total: int, path: str) -> FileNote:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedFileError("the note of a file cannot be read") from error
-    if note.path != path or note.size != content_end - length:
-        raise DamagedFileError("a file and its note do not belong together")
+    if note.size != content_end - length:
+        raise DamagedFileError("a file is not as long as its note says")
     return note
 
 

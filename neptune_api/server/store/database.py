@@ -98,6 +98,14 @@ class Database:
         with self._translating(), self._engine.connect() as connection:
             yield connection
 
+    def answers(self) -> bool:
+        """Tell whether the database can be read."""
+        try:
+            with self.read() as connection:
+                return connection.scalar(sa.select(sa.literal(1))) == 1
+        except Exception:  # noqa: BLE001 # whatever it is, the database does not work
+            return False
+
     @contextlib.contextmanager
     def write(self, *, serial: bool = True) -> Iterator[sa.Connection]:
         """Give a connection in a transaction that is on disk when the block ends, or gone when it raises.

@@ -1,4 +1,4 @@
-"""How much a database holds: rows and bytes, table by table."""
+"""What a database holds: rows and bytes table by table, and the names of projects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from neptune_api.server.store.schema import chunks, metadata, operations, requests, tails
+from neptune_api.server.store.schema import chunks, metadata, operations, projects, requests, tails
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,11 @@ def log(connection: sa.Connection) -> tuple[int, int]:
     waiting = connection.scalar(sa.select(sa.func.count()).select_from(operations)) or 0
     kept = sa.select(sa.func.count()).select_from(requests).where(requests.c.status.is_not(None))
     return waiting, connection.scalar(kept) or 0
+
+
+def project_names(connection: sa.Connection) -> dict[str, str]:
+    """Return the names of all projects by their ids."""
+    return {str(row.uuid): row.name for row in connection.execute(sa.select(projects.c.uuid, projects.c.name))}
 
 
 def _size(connection: sa.Connection, table: sa.Table) -> int | None:

@@ -1,0 +1,69 @@
+"""What `doctor` asks of a folder of files: how many there are, and which are not what they say. It changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from neptune_api.server.files.folder import INCOMING, DamagedFileError, StoredFile
+from neptune_api.server.files.paths import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_READ_BYTES: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class Inspection:
+    """What was found in a folder of files."""
+
+    number: int = 0
+    size: int = 0
+    """Bytes of their contents."""
+    findings: list[str] = field(default_factory=list)
+
+
+def inspect(root: Path, projects: Mapping[str, str]) -> Inspection:
+    """Read every file of a folder; `projects` has the names of the projects that exist by their ids.
+
+    Raises OSError.
+    """
+    found = Inspection()
+    for folder in sorted(root.iterdir()):
+        if folder.name == INCOMING:
+            continue
+        project = projects.get(folder.name)
+        if project is None:
+            found.findings.append(
+                f"{folder} belongs to no project: its project was deleted when the server ended. Remove the folder."
+            )
+            continue
+        for place in _places(folder):
+            try:
+                found.size += _check(place)
+                found.number += 1
+            except DamagedFileError as error:
+                found.findings.append(f"{place}, a file of the project {project}, is damaged: {error}.")
+            except FileNotFoundError:  # replaced or deleted by a running server
+                continue
+    return found
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    return (place for place in sorted(folder.glob("*/*")) if place.is_file())
+
+
+def _check(place: Path) -> int:
+    """Return the size of the content. Raises DamagedFileError when content, note and place do not fit each other."""
+    with StoredFile(place.open("rb", buffering=0)) as file:
+        if digest(file.note.path) != place.parent.name + place.name:
+            raise DamagedFileError("its note is that of another file")
+        content = hashlib.md5(usedforsecurity=False)
+        for start in range(0, file.note.size, _READ_BYTES):
+            content.update(file.read(start, _READ_BYTES))
+        if content.hexdigest() != file.note.etag:
+            raise DamagedFileError("its content does not have the MD5 of its note")
+        return file.note.size
