@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.operations import append, assign, change, counts, create, file, snapshot, update
+from neptune_api.conformance.operations import append, assign, change, counts, create, file, snapshot, update
 from tests.stores import Bench
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from neptune_api.columns import append_request, points
+from neptune_api.conformance.operations import PROJECT, START_MS, change, create, snapshot, update, value
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType as T
-from tests.operations import PROJECT, START_MS, change, create, snapshot, update, value
 
 if TYPE_CHECKING:
+    from neptune_api.conformance.operations import Plain
+    from neptune_api.conformance.outcomes import Counts
     from neptune_api.v1.series_service_pb2 import AppendColumnsRequest
-    from tests.operations import Plain
-    from tests.stores import Counts
 
 WHOLE = 1_000_000
 ORDERED = {T.ATTRIBUTE_TYPE_FLOAT_SERIES, T.ATTRIBUTE_TYPE_STRING_SERIES}

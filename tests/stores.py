@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from neptune_api.conformance.operations import PROJECT
+from neptune_api.conformance.outcomes import Counts, counts_of_status
 from neptune_api.server.store import schema
 from neptune_api.server.store.database import Database
 from neptune_api.server.store.directory import Directory, ensure_owner
@@ -19,7 +21,6 @@ from neptune_api.server.store.store import Store, Submission
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.queries_pb2 import AttributeType
 from neptune_api.v1.series_service_pb2 import AppendColumnsRequest
-from tests.operations import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,9 +47,6 @@ _SUMMARY = [
         "has_preview",
     )
 ]
-
-Counts = dict[str, int]
-"""How often each IngestCode came out: its name without the prefix -> count."""
 
 
 @dataclass
@@ -130,16 +128,6 @@ class Bench:
 def counts_of(outcome: Outcome) -> Counts:
     assert outcome.status is not None, "the operation is not applied yet"
     return counts_of_status(pb.RequestStatus.FromString(outcome.status))
-
-
-def counts_of_status(status: pb.RequestStatus) -> Counts:
-    counts = {name_of(item.detail): item.count for item in status.code_by_count}
-    assert len(counts) == len(status.code_by_count), "each pair of code and detail comes once"
-    return counts
-
-
-def name_of(code: int) -> str:
-    return pb.IngestCode.Name(code).removeprefix("INGEST_CODE_")  # type: ignore[arg-type]  # a number is what it takes
 
 
 def read_content(database: Database, run: str) -> Content:

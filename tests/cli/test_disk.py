@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 import neptune_api
+from neptune_api.conformance.lab import Lab
+from neptune_api.conformance.operations import assign, create
 from neptune_api.exceptions import ResourceExhaustedException
 from neptune_api.models import CreateProjectRequest
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from tests.cli.processes import COMMAND, PATIENCE, Serving, environment
-from tests.contract.lab import Lab
-from tests.operations import assign, create
 
 if TYPE_CHECKING:
     from collections.abc import Callable

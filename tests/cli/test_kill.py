@@ -16,6 +16,8 @@ from google.rpc import code_pb2
 import neptune_api
 from neptune_api import ChannelOptions
 from neptune_api.columns import FloatPoints, append_request, collect
+from neptune_api.conformance.operations import START_MS, create, snapshot, update
+from neptune_api.conformance.outcomes import name_of
 from neptune_api.exceptions import NeptuneApiError
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.ingest_service_pb2 import BulkGetRequestStatusRequest
@@ -26,8 +28,6 @@ from neptune_api.v1.queries_pb2 import AttributesHolder, TimeSeries
 from neptune_api.v1.series_service_pb2 import ReadColumnsRequest
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from tests.cli.processes import PATIENCE
-from tests.operations import START_MS, create, snapshot, update
-from tests.stores import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 import neptune_api
+from neptune_api.conformance.operations import START_MS, append, create
 from neptune_api.exceptions import NeptuneApiError
 from neptune_api.models import CreateProjectRequest, GetUserIdentityRequest
 from neptune_api.options import IDEMPOTENCY_KEY
@@ -24,7 +25,6 @@ from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 from tests.cli.processes import COMMAND, Serving, environment, run
-from tests.operations import START_MS, append, create
 from tests.postgres import PASSWORD
 from tests.stores import read_content
 

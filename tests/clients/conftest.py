@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from neptune_api.conformance.connections import GrpcConnection
+from neptune_api.conformance.lab import Lab
 from neptune_api.server import LocalServer
 from neptune_api.v1.projects_service_pb2 import CreateProjectRequest
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from tests.clients.reading import FETCHER, QUERY, Reader
-from tests.contract.conftest import GrpcConnection
-from tests.contract.lab import Lab
 from tests.environments import Environment
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf import json_format
 
+from neptune_api.conformance.operations import assign, create, snapshot, update
 from neptune_api.exceptions import UnimplementedException
 from neptune_api.v1 import attributes_pb2 as attribute_messages
 from neptune_api.v1 import attributes_service_pb2 as attributes
@@ -29,14 +30,13 @@ from neptune_api.v1.leaderboard_service_pb2_grpc import LeaderboardServiceStub
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from tests.environments import Environment
-from tests.operations import assign, create, snapshot, update
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from neptune_api.conformance.connections import GrpcConnection
+    from neptune_api.conformance.lab import Lab
     from neptune_api.server import LocalServer
-    from tests.contract.conftest import GrpcConnection
-    from tests.contract.lab import Lab
 
 API = Environment("neptune-api", ("neptune-api==0.26.0",), package=False)
 DRIVER = Path(__file__).with_name("api_driver.py")

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from neptune_api.conformance.connections import GrpcConnection
+from neptune_api.conformance.lab import Lab
 from neptune_api.server import LocalServer
 from neptune_api.v1.ingest_pb2 import FileRef
 from neptune_api.v1.storage_service_pb2 import FILE_PERMISSION_READ, CreateSignedUrlsRequest, FileToSign
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
 from tests.clients.conftest import CLOSE, PATIENCE, Scale, create_project
-from tests.contract.conftest import GrpcConnection
-from tests.contract.lab import Lab
 from tests.files.raw_http import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from neptune_api.conformance.lab import Point
     from tests.clients.conftest import Step
-    from tests.contract.lab import Point
 
 START = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=timezone.utc)
 START_MS = int(START.timestamp() * 1000)

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 
+from neptune_api.conformance.people import Person, colleague, refused
 from neptune_api.credentials import ApiToken as ParsedToken
 from neptune_api.exceptions import InvalidArgumentException, UnauthorizedException
 from neptune_api.server.identity import Identity, Secrets
 from neptune_api.server.server import Server
 from neptune_api.v1 import auth_service_pb2 as pb
 from neptune_api.v1.auth_service_pb2_grpc import AuthServiceStub
-from tests.people import Person, colleague, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from neptune_api.conformance.people import Host, Wire
     from neptune_api.exceptions import NeptuneApiError
-    from neptune_api.server.local import LocalServer
-    from tests.people import Wire
+    from tests.own_servers import OwnServer
 
 
 @pytest.fixture
-def person(server: LocalServer) -> Person:
+def person(server: Host) -> Person:
     """A user whose tokens nobody else uses."""
     return colleague(server)
 
@@ -60,7 +60,7 @@ def check_hides(error: NeptuneApiError, secret: str) -> None:
     assert secret[10:40] not in everything
 
 
-def test_api_token_is_exchanged(auth: AuthServiceStub, server: LocalServer, person: Person) -> None:
+def test_api_token_is_exchanged(auth: AuthServiceStub, server: Host, person: Person) -> None:
     pair = exchange(auth, person.api_token)
     assert pair.username == person.name
     assert authorize(auth, pair.access_token) == person.name
@@ -87,14 +87,14 @@ def test_caller_is_told_its_name_and_token(wire: Wire, person: Person) -> None:
     assert auth.GetApiToken(pb.GetApiTokenRequest()).token == person.api_token
 
 
-def test_api_token_says_where_the_server_is(server: LocalServer, person: Person) -> None:
+def test_api_token_says_where_the_server_is(server: Host, person: Person) -> None:
     token = ParsedToken.parse(person.api_token)
     assert token.api_url == token.api_address == server.http_url
     assert token.grpc_url == server.grpc_url
 
 
 def test_revoked_tokens_are_refused_and_access_tokens_live_on(
-    auth: AuthServiceStub, server: LocalServer, person: Person
+    auth: AuthServiceStub, server: Host, person: Person
 ) -> None:
     pair = exchange(auth, person.api_token)
     mine = bearer(pair.access_token)
@@ -151,7 +151,7 @@ def test_forged_access_tokens_are_refused(auth: AuthServiceStub, person: Person,
     check_hides(refused(UnauthorizedException, call, reason="JWT_VALIDATION_ERROR"), forged)
 
 
-def test_expired_tokens_are_refused(auth: AuthServiceStub, server: LocalServer, person: Person) -> None:
+def test_expired_tokens_are_refused(auth: AuthServiceStub, server: OwnServer, person: Person) -> None:
     running = server._running._identity
     secrets = Secrets.of(server._running._database)
     hasty = Identity(running._directory, secrets, running.addresses, access_seconds=0, refresh_seconds=0)

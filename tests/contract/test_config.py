@@ -10,8 +10,8 @@ from neptune_api.v1 import config_service_pb2 as pb
 from neptune_api.v1.config_service_pb2_grpc import ConfigServiceStub
 
 if TYPE_CHECKING:
+    from neptune_api.conformance.people import Wire
     from neptune_api.server.local import LocalServer
-    from tests.people import Wire
 
 # Every field of Limits that is not a constant of the same name.
 DERIVED: Final = {

@@ -9,15 +9,15 @@ import pytest
 import sqlalchemy as sa
 
 from neptune_api import exceptions
+from neptune_api.conformance.lab import Lab
+from neptune_api.conformance.operations import append, assign, create, snapshot, update
 from neptune_api.server.store import schema
-from tests.contract.lab import Lab
-from tests.operations import append, assign, create, snapshot, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from neptune_api.conformance.connections import Wire
     from neptune_api.server import LocalServer
-    from tests.contract.conftest import Wire
 
 OLD, YOUNG = 30, 10
 

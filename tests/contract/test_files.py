@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from neptune_api.conformance.file_names import NAMES
 from neptune_api.server import LocalServer, limits
 from neptune_api.v1.auth_service_pb2 import ExchangeApiTokenRequest
 from neptune_api.v1.auth_service_pb2_grpc import AuthServiceStub
@@ -26,12 +27,11 @@ from neptune_api.v1.storage_service_pb2 import (
 )
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
 from tests.files.raw_http import ask
-from tests.files.test_folder import NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.contract.conftest import Wire
+    from neptune_api.conformance.connections import Wire
 
 
 def urls(stub: StorageServiceStub, project: str, path: str) -> tuple[str, str]:

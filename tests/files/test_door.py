@@ -21,11 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from neptune_api.conformance.file_names import NAMES
 from neptune_api.server.files.paths import quote
 from neptune_api.server.files.signing import Signer
 from neptune_api.server.files.storage import FolderStorage, StorageError
 from tests.files.conftest import KEY, Http, HttpServer
-from tests.files.test_folder import NAMES
 from tests.files.urls import recoded, respelled
 
 if TYPE_CHECKING:

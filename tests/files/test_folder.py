@@ -11,25 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from neptune_api.conformance.file_names import NAMES
 from neptune_api.server.files.folder import DamagedFileError, FileNote, Folder
 
 PROJECT = "01234567-89ab-cdef-0123-456789abcdef"
-NAMES = [
-    "plain.txt",
-    "../../../etc/passwd",
-    "/etc/passwd",
-    "..",
-    ".",
-    "~",
-    "a//b/./../c",
-    "e" * 800 + "/" + "é" * 800,
-    "nul\0byte",
-    "new\r\nline",
-    "C:\\con",
-    "per%2Fcent?query=1&more#fragment",
-    "日本/🧪 file",
-    " ",
-]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from neptune_api.conformance.file_names import NAMES
 from neptune_api.server import LocalServer
 from neptune_api.server.files.object_store import ObjectStorage
 from neptune_api.server.files.paths import object_key
@@ -26,7 +27,6 @@ from neptune_api.v1.storage_service_pb2 import (
 )
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
 from tests.files.raw_http import ask
-from tests.files.test_folder import NAMES
 from tests.object_stores import BUCKET, running
 
 if TYPE_CHECKING:

@@ -8,19 +8,19 @@ from urllib.parse import urlencode
 import pytest
 from google.protobuf import message_factory
 
+from neptune_api.conformance import operations
 from neptune_api.http import json_codec
 from neptune_api.http.rules import Format, all_rules
 from neptune_api.v1 import ingest_pb2 as ingest
 from neptune_api.v1 import series_pb2
-from tests import operations
 from tests.http.test_door import submit, wait_applied
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from neptune_api.conformance.operations import Plain
     from neptune_api.http.rules import Rule
     from tests.http.caller import Caller
-    from tests.operations import Plain
 
 RULES = {
     f"{rule.name} {rule.http_verb}": rules

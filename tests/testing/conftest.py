@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contract.conftest import BackgroundLoop, Wire
+from neptune_api.conformance.connections import BackgroundLoop, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

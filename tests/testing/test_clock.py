@@ -27,8 +27,8 @@ from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
 from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 
 if TYPE_CHECKING:
+    from neptune_api.conformance.connections import Wire
     from neptune_api.server.testing import ScriptedServer
-    from tests.contract.conftest import Wire
 
 CENTURY = datetime(2100, 1, 1, tzinfo=timezone.utc)
 

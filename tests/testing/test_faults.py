@@ -34,7 +34,7 @@ from neptune_api.v1.users_service_pb2 import GetUserIdentityRequest
 from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 
 if TYPE_CHECKING:
-    from tests.contract.conftest import Wire
+    from neptune_api.conformance.connections import Wire
 
 TEXTS = st.text(st.characters(codec="ascii"))
 ONCE = ChannelOptions(retry=RetryPolicy(max_attempts=1))

@@ -23,8 +23,8 @@ from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 
 if TYPE_CHECKING:
+    from neptune_api.conformance.connections import Wire
     from neptune_api.server.testing import ScriptedServer
-    from tests.contract.conftest import Wire
 
 
 def test_calls_come_with_their_messages_and_their_end(

@@ -24,8 +24,8 @@ from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from neptune_api.conformance.connections import Wire
     from neptune_api.server.testing import ScriptedServer
-    from tests.contract.conftest import Wire
 
 READ = GetProjectRequest(project_identifier="local/far")
 MISSING = GetProjectRequest(project_identifier="local/nowhere")

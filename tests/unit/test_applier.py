@@ -13,16 +13,16 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neptune_api.conformance.operations import PROJECT, START_MS, append, assign, change, create, file, snapshot, update
 from neptune_api.server.store import applier, run_store, schema
 from neptune_api.v1 import ingest_pb2 as pb
-from tests.operations import PROJECT, START_MS, append, assign, change, create, file, snapshot, update
 from tests.stores import TIMEOUT, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.operations import Plain
+    from neptune_api.conformance.operations import Plain
 
 WHOLE = 1_000_000
 GARBAGE = b"\xff\xff\xff"

@@ -11,11 +11,11 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from neptune_api.conformance.operations import START_MS, file, snapshot, timestamp, value
 from neptune_api.server.store import blocks
 from neptune_api.server.store.blocks import Block, BlockDecoder
 from neptune_api.server.store.rules import step_micros, timestamp_ms
 from neptune_api.v1 import ingest_pb2 as pb
-from tests.operations import START_MS, file, snapshot, timestamp, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neptune_api.columns import FloatPoints, append_requests
+from neptune_api.conformance.operations import PROJECT, START_MS, append, counts, create, file, snapshot, update
 from neptune_api.server.store import applier, columns, compaction, payload_chunks, point_pages, schema
 from neptune_api.server.store.column_batches import ColumnBatch
 from neptune_api.server.store.columns import PayloadColumns
@@ -28,7 +29,6 @@ from neptune_api.server.store.points import read_payloads
 from neptune_api.server.store.series import Segment, chunk_spans
 from neptune_api.server.store.tails import Rectangle
 from neptune_api.v1 import ingest_pb2 as pb
-from tests.operations import PROJECT, START_MS, append, counts, create, file, snapshot, update
 from tests.stores import TIMEOUT, Bench
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from neptune_api.cli import main
+from neptune_api.conformance.operations import append, assign, create, snapshot, update
 from neptune_api.server import LocalServer
 from neptune_api.server.files.folder import Folder
 from neptune_api.server.store import schema
 from tests import earlier
-from tests.operations import append, assign, create, snapshot, update
 from tests.stores import Bench
 
 if TYPE_CHECKING:

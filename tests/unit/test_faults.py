@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 import neptune_api
 from neptune_api import exceptions
+from neptune_api.conformance.operations import append, assign, create
 from neptune_api.models import CreateProjectRequest, GetProjectRequest
 from neptune_api.server import LocalServer
 from neptune_api.server.store import schema
@@ -19,7 +20,6 @@ from neptune_api.server.store.faults import DiskFullError, UnavailableError
 from neptune_api.server.store.postgresql import Address
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
-from tests.operations import append, assign, create
 from tests.stores import Bench
 
 if TYPE_CHECKING:

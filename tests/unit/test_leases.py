@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from neptune_api.conformance.operations import START_MS, append, assign, create
 from neptune_api.server.identity import Secrets
 from neptune_api.server.store import applier, leases, runs, schema
 from neptune_api.server.store.database import Database
 from neptune_api.server.store.directory import Directory, ensure_owner
 from neptune_api.server.store.faults import DatabaseFaultError
 from neptune_api.server.store.store import Submission
-from tests.operations import START_MS, append, assign, create
 from tests.postgres import PostgresServer
 from tests.stores import TIMEOUT, Bench
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from neptune_api.conformance import operations
 from neptune_api.server import nql
 from neptune_api.server.nql.parser import TYPES
 from neptune_api.server.regexes import RegexError, required_text, searcher
@@ -22,7 +23,6 @@ from neptune_api.server.store import search
 from neptune_api.server.store.kept_columns import KeptColumns
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
-from tests import operations
 from tests.stores import Bench
 
 if TYPE_CHECKING:

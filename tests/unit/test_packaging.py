@@ -57,17 +57,18 @@ def core_floors(metadata: Message) -> dict[str, Version]:
     return floors
 
 
-def test_the_wheel_holds_one_package_and_no_tests(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_one_package_and_no_tests_but_behaviours(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     assert {name.split("/")[0] for name in names} == {"neptune_api", f"neptune_api-{__version__}.dist-info"}
-    assert not [name for name in names if "test" in Path(name).name and not name.startswith("neptune_api/pytest")]
+    ours = ("neptune_api/pytest", "neptune_api/conformance/behaviours/")
+    assert not [name for name in names if "test" in Path(name).name and not name.startswith(ours)]
     assert not [name for name in names if name.endswith(".proto")]
 
 
 def test_the_wheel_holds_every_module_type_and_page_of_the_package(wheel: zipfile.ZipFile) -> None:
     here = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("*.py", "*.pyi", "py.typed", "static/*")
+        for pattern in ("*.py", "*.pyi", "py.typed", "static/*", "nql.md")
         for path in (ROOT / "neptune_api").rglob(pattern)
     }
     assert {name for name in wheel.namelist() if name.startswith("neptune_api/")} == here

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from neptune_api.conformance import operations
 from neptune_api.server.store import schema
 from neptune_api.server.store.attributes import AttributeFilter, values_of_run
 from neptune_api.server.store.columns import CorruptChunkError
@@ -19,7 +20,6 @@ from neptune_api.server.store.point_pages import FloatRequest, Walk, float_pages
 from neptune_api.server.store.series import FloatSummaries, chunk_spans, find_series, last_payloads
 from neptune_api.server.store.summaries import FloatSummary
 from neptune_api.v1.queries_pb2 import AttributeType
-from tests import operations
 from tests.stores import Bench
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from google.rpc import code_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neptune_api.conformance.operations import counts, densities, file, value
 from neptune_api.server.store import rules
 from neptune_api.v1 import ingest_pb2 as pb
-from tests.operations import counts, densities, file, value
 
 MIB = 1024 * 1024
-# Never given, so without a sentence; the reasons are in tests/contract/test_ingest_codes.py.
+# Never given, so without a sentence; the reasons are in the behaviours in test_ingest_codes.py.
 SILENT = {
     pb.INGEST_CODE_OK,
     pb.INGEST_CODE_BATCH_CONTAINS_DEPENDENT_RUNS,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from neptune_api.conformance import operations
 from neptune_api.server import nql
 from neptune_api.server.nql.parser import TYPES
 from neptune_api.server.store import runs, schema, search
 from neptune_api.server.store.kept_columns import KeptColumns
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
-from tests import operations
 from tests.stores import Bench
 
 if TYPE_CHECKING:

@@ -16,17 +16,17 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from neptune_api.conformance.operations import START_MS, append, assign, counts, create, file, snapshot, update
 from neptune_api.server.store import applier, schema, store
 from neptune_api.server.store.store import StoreClosedError
 from neptune_api.v1.queries_pb2 import AttributeType
 from tests.ingest_model import Columns, Create, Model, Snapshot, Update, columns_of
-from tests.operations import START_MS, append, assign, counts, create, file, snapshot, update
 from tests.stores import TIMEOUT, Bench, Content, counts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.stores import Counts
+    from neptune_api.conformance.outcomes import Counts
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = 1_000_000
@@ -194,7 +194,7 @@ def test_old_outcomes_are_forgotten_at_the_start(tmp_path: Path) -> None:
 CRASHING = """
 import os, sys
 from pathlib import Path
-from tests.operations import append, create
+from neptune_api.conformance.operations import append, create
 from tests.stores import Bench
 bench = Bench(Path(sys.argv[1]))
 bench.start()

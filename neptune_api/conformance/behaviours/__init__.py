@@ -1,0 +1,1 @@
+"""Behaviours by area: a file for each, a test for each behaviour."""
