@@ -16,6 +16,7 @@ it lies in memory: both directions are copies of memory, about a millisecond for
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from dataclasses import dataclass
@@ -37,15 +38,17 @@ from neptune_api.v1.columns_pb2 import FloatColumns
 from neptune_api.v1.series_service_pb2 import AppendColumnsRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     import numpy as np
     import numpy.typing as npt
     from typing_extensions import Buffer
 
+    from neptune_api.options import RetryPolicy
     from neptune_api.v1.series_pb2 import FloatSeriesValuesResponse
-    from neptune_api.v1.series_service_pb2 import ReadColumnsResponse
+    from neptune_api.v1.series_service_pb2 import AppendColumnsResponse, ReadColumnsResponse
+    from neptune_api.v1.series_service_pb2_grpc import SeriesServiceAsyncStub, SeriesServiceStub
 
     Int64Array: TypeAlias = npt.NDArray[np.int64]
     Float64Array: TypeAlias = npt.NDArray[np.float64]
@@ -55,9 +58,11 @@ if TYPE_CHECKING:
 __all__ = [
     "FloatPage",
     "FloatPoints",
+    "aappend_stream",
     "acollect",
     "append_request",
     "append_requests",
+    "append_stream",
     "collect",
     "float_pages",
     "pack",
@@ -67,6 +72,9 @@ __all__ = [
 
 REQUEST_BYTES: Final = 16 * 1024 * 1024
 """About how large `append_requests` makes a request; the server takes up to `max_request_bytes` of its limits."""
+
+WINDOW: Final = 8
+"""How many batches `append_stream` has under way at most."""
 
 # Wire format. Fields of FloatColumns are numbered in the order of FloatPoints; field 1 of a column is its array.
 _LENGTH_DELIMITED: Final = 2
@@ -229,6 +237,63 @@ def append_requests(
             start += count
     if waiting:
         yield append_request(project, run_id, waiting, batch_id=f"{name}-{number}")
+
+
+def append_stream(
+    stub: SeriesServiceStub,
+    batches: Iterable[AppendColumnsRequest],
+    *,
+    window: int = WINDOW,
+    timeout: float = 60.0,
+    patience: float = 300.0,
+    retry: RetryPolicy | None = None,
+    metadata: Sequence[tuple[str, str | bytes]] | None = None,
+) -> Generator[AppendColumnsResponse, None, None]:
+    """Send batches as a stream that outlives its connection; yield their acknowledgements in order.
+
+    `batches` is read on another thread, as far ahead of the acknowledgements as `window` batches, which are kept until
+    they are acknowledged. When the stream breaks, for want of a server or of a network, a new one begins with those;
+    their ids keep them from counting twice, so send each under an id of its own. The waits in between are those of
+    `retry` (codes and backoff; a new RetryPolicy by default) or what the server asks for; after `patience` seconds
+    without an acknowledgement the error is raised. A stream on which nothing is acknowledged for `timeout` seconds
+    counts as broken. Over HTTP, and where a server has no such stream, batches are sent one by one.
+
+    To send no more, close the generator. Raises what AppendColumnsStream raises, when a new stream would
+    end in the same way, and what `batches` raises, when all before it is acknowledged; ValueError for bad arguments.
+    """
+    from neptune_api._append_streams import append_stream as stream
+
+    return stream(stub, batches, *_stream_arguments(window, timeout, patience, retry), metadata)
+
+
+def aappend_stream(
+    stub: SeriesServiceAsyncStub,
+    batches: AsyncIterable[AppendColumnsRequest] | Iterable[AppendColumnsRequest],
+    *,
+    window: int = WINDOW,
+    timeout: float = 60.0,
+    patience: float = 300.0,
+    retry: RetryPolicy | None = None,
+    metadata: Sequence[tuple[str, str | bytes]] | None = None,
+) -> AsyncGenerator[AppendColumnsResponse, None]:
+    """Send batches over an asyncio channel; see `append_stream`. `batches` is read by a task of its own."""
+    from neptune_api._append_streams import aappend_stream as stream
+
+    return stream(stub, batches, *_stream_arguments(window, timeout, patience, retry), metadata)
+
+
+def _stream_arguments(
+    window: int, timeout: float, patience: float, retry: RetryPolicy | None
+) -> tuple[int, float, float, RetryPolicy]:
+    from neptune_api.options import RetryPolicy
+
+    if window < 1:
+        raise ValueError(f"window must be at least 1, not {window!r}")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    if not patience >= 0:
+        raise ValueError(f"patience must be a number of seconds, not {patience!r}")
+    return window, timeout, patience, RetryPolicy() if retry is None else retry
 
 
 def collect(responses: Iterable[ReadColumnsResponse]) -> list[FloatPoints]:

@@ -27,6 +27,7 @@ __all__ = [
     "MAX_REQUEST_BYTES",
     "MAX_RESPONSE_BYTES",
     "MIN_PING_INTERVAL",
+    "PUSHBACK_KEY",
     "ChannelOptions",
     "RetryPolicy",
     "server_arguments",
@@ -49,7 +50,11 @@ MIN_PING_INTERVAL: Final = 10.0
 IDEMPOTENCY_KEY: Final = "x-idempotency-key"
 """Metadata by which the server knows that two calls are one. Channels send it with writes that may be retried."""
 
+PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+"""Metadata by which a server says when to come back, in milliseconds; -1 for never."""
+
 _INT32_MAX: Final = 2**31 - 1
+_MIN_RECONNECT_MS: Final = 100  # gRPC takes no less
 
 
 def _milliseconds(seconds: float) -> int:
@@ -250,6 +255,12 @@ class ChannelOptions:
                 ("grpc.keepalive_time_ms", _milliseconds(self.keepalive_time)),
                 ("grpc.keepalive_timeout_ms", _milliseconds(self.keepalive_timeout)),
             ]
+        # Attempts are worth little while gRPC does not try to connect: its own waits begin at 1 s and go up to 120 s.
+        waits = RetryPolicy() if self.retry is None else self.retry
+        arguments += [
+            ("grpc.initial_reconnect_backoff_ms", max(_MIN_RECONNECT_MS, _milliseconds(waits.initial_backoff))),
+            ("grpc.max_reconnect_backoff_ms", max(_MIN_RECONNECT_MS, _milliseconds(waits.max_backoff))),
+        ]
         if self.retry is None:
             arguments.append(("grpc.enable_retries", 0))
         else:

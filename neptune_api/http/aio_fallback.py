@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -19,38 +20,38 @@ if TYPE_CHECKING:
 
 
 class FallbackChannel(grpc.aio.Channel):
-    """Chooses between two bare channels at the first call, for good."""
+    """Chooses between two bare channels at the first call, for good.
+
+    A call in a hurry, which cannot wait for the choice, goes over HTTP and decides nothing for those after it.
+    """
 
     def __init__(self, first: grpc.aio.Channel, second: grpc.aio.Channel) -> None:
         self._first = first
         self._second = second
-        self._chosen: grpc.aio.Channel | None = None
-        self._lock = asyncio.Lock()
-
-    @property
-    def chosen(self) -> grpc.aio.Channel | None:
+        self._asked: asyncio.Task[None] | None = None
+        self.chosen: grpc.aio.Channel | None = None
         """The channel in use, once it is known."""
-        return self._chosen
 
     async def choose(self, timeout: float | None = None) -> grpc.aio.Channel:
-        """Return the channel to use, asking the server first if need be, within `timeout` seconds."""
-        async with self._lock:
-            if self._chosen is None:
-                self._chosen = await self._ask(PATIENCE if timeout is None else min(PATIENCE, timeout / 2))
-            return self._chosen
+        """Return the channel to use, asking the server first if need be; waits for half of `timeout` at most."""
+        if self.chosen is None:
+            if self._asked is None:
+                self._asked = asyncio.get_running_loop().create_task(self._ask())
+            await asyncio.wait({self._asked}, timeout=None if timeout is None else timeout / 2)
+        return self.chosen or self._second
 
-    async def _ask(self, seconds: float) -> grpc.aio.Channel:
+    async def _ask(self) -> None:
         from neptune_api.v1.config_service_pb2 import GetServerInfoRequest
         from neptune_api.v1.config_service_pb2_grpc import ConfigServiceStub
 
         try:
-            await ConfigServiceStub(self._first).GetServerInfo(GetServerInfoRequest(), timeout=seconds)
+            await ConfigServiceStub(self._first).GetServerInfo(GetServerInfoRequest(), timeout=PATIENCE)
         except grpc.RpcError as error:
             if not speaks_grpc(error):
+                self.chosen = self._second
                 await self._first.close()
-                return self._second
-        await self._second.close()
-        return self._first
+                return
+        self.chosen = self._first
 
     def unary_unary(self, method: str, *arguments: Any, _registered_method: bool = False, **named: Any) -> Any:
         """Return the callable for a method with one request and one response."""
@@ -70,7 +71,7 @@ class FallbackChannel(grpc.aio.Channel):
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Return the state of the connection in use, or else of the one that is tried first."""
-        return (self._chosen or self._first).get_state(try_to_connect)
+        return (self.chosen or self._first).get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Wait until the state of the connection is another one; makes the choice if need be."""
@@ -82,6 +83,9 @@ class FallbackChannel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """Close both channels."""
+        if self._asked is not None:
+            self._asked.cancel()
+            await asyncio.wait({self._asked})
         await self._first.close(grace)
         await self._second.close(grace)
 
@@ -105,16 +109,22 @@ def _method(
     opened: list[Any] = []
 
     def invoke(chosen: grpc.aio.Channel, *given: Any, **others: Any) -> Any:
-        if not opened:
-            opened.append(getattr(chosen, kind)(path, *arguments, **named, **registered_argument(registered)))
-        return opened[0](*given, **others)
+        if opened:
+            return opened[0](*given, **others)
+        made = getattr(chosen, kind)(path, *arguments, **named, **registered_argument(registered))
+        if chosen is channel.chosen:
+            opened.append(made)
+        return made(*given, **others)
 
-    def method(*given: Any, **others: Any) -> Any:
+    def method(*given: Any, timeout: float | None = None, **others: Any) -> Any:
         if channel.chosen is not None:
-            return invoke(channel.chosen, *given, **others)
+            return invoke(channel.chosen, *given, timeout=timeout, **others)
 
         async def start() -> Any:
-            return invoke(await channel.choose(others.get("timeout")), *given, **others)
+            begin = time.monotonic()
+            chosen = await channel.choose(timeout)
+            left = None if timeout is None else timeout - (time.monotonic() - begin)
+            return invoke(chosen, *given, timeout=left, **others)
 
         return call(None, None, None, start)
 

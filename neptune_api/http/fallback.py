@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -35,35 +36,43 @@ def speaks_grpc(error: grpc.RpcError) -> bool:
 
 
 class FallbackChannel(grpc.Channel):
-    """Chooses between two bare channels at the first call, for good."""
+    """Chooses between two bare channels at the first call, for good.
+
+    A call in a hurry, which cannot wait for the choice, goes over HTTP and decides nothing for those after it.
+    """
 
     def __init__(self, first: grpc.Channel, second: grpc.Channel) -> None:
         self._first = first
         self._second = second
-        self._chosen: grpc.Channel | None = None
         self._lock = threading.Lock()
+        self._asked: Any = None
+        self._decided = threading.Event()
+        self.chosen: grpc.Channel | None = None
+        """The channel in use, once it is known."""
 
     def choose(self, timeout: float | None = None) -> grpc.Channel:
-        """Return the channel to use, asking the server first if need be, within `timeout` seconds."""
-        if self._chosen is not None:
-            return self._chosen
-        with self._lock:
-            if self._chosen is None:
-                self._chosen = self._ask(PATIENCE if timeout is None else min(PATIENCE, timeout / 2))
-            return self._chosen
+        """Return the channel to use, asking the server first if need be; waits for half of `timeout` at most."""
+        if self.chosen is None:
+            with self._lock:
+                if self._asked is None:
+                    self._ask()
+            self._decided.wait(None if timeout is None else timeout / 2)
+        return self.chosen or self._second
 
-    def _ask(self, seconds: float) -> grpc.Channel:
+    def _ask(self) -> None:
         from neptune_api.v1.config_service_pb2 import GetServerInfoRequest
         from neptune_api.v1.config_service_pb2_grpc import ConfigServiceStub
 
-        try:
-            ConfigServiceStub(self._first).GetServerInfo(GetServerInfoRequest(), timeout=seconds)
-        except grpc.RpcError as error:
-            if not speaks_grpc(error):
-                self._first.close()
-                return self._second
-        self._second.close()
-        return self._first
+        stub = ConfigServiceStub(self._first)
+        self._asked = stub.GetServerInfo.future(GetServerInfoRequest(), timeout=PATIENCE)
+        self._asked.add_done_callback(self._decide)
+
+    def _decide(self, answer: Any) -> None:
+        code = answer.code()
+        self.chosen = self._first if code is grpc.StatusCode.OK or speaks_grpc(answer) else self._second
+        self._decided.set()
+        if self.chosen is self._second:
+            self._first.close()
 
     def unary_unary(self, method: str, *arguments: Any, _registered_method: bool = False, **named: Any) -> Any:
         """Return the callable for a method with one request and one response."""
@@ -89,8 +98,8 @@ class FallbackChannel(grpc.Channel):
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """Stop calling `callback`."""
-        if self._chosen is not None:
-            self._chosen.unsubscribe(callback)
+        if self.chosen is not None:
+            self.chosen.unsubscribe(callback)
 
     def close(self) -> None:
         """Close both channels."""
@@ -122,18 +131,27 @@ class _Callable:
         self._named = named | registered_argument(registered)
         self._opened: Any = None
 
-    def _method(self, timeout: float | None) -> Any:
-        if self._opened is None:
-            self._opened = getattr(self._channel.choose(timeout), self._kind)(*self._arguments, **self._named)
-        return self._opened
+    def _method(self, timeout: float | None) -> tuple[Any, float | None]:
+        """Return the callable of the channel to use, and the time that is left for the call."""
+        if self._opened is not None:
+            return self._opened, timeout
+        begin = time.monotonic()
+        channel = self._channel.choose(timeout)
+        opened = getattr(channel, self._kind)(*self._arguments, **self._named)
+        if channel is self._channel.chosen:
+            self._opened = opened
+        return opened, None if timeout is None else timeout - (time.monotonic() - begin)
 
     def __call__(self, request: Any, timeout: float | None = None, *rest: Any, **named: Any) -> Any:
-        return self._method(timeout)(request, timeout, *rest, **named)
+        method, left = self._method(timeout)
+        return method(request, left, *rest, **named)
 
     def with_call(self, request: Any, timeout: float | None = None, *rest: Any, **named: Any) -> Any:
         """Return the response and the call."""
-        return self._method(timeout).with_call(request, timeout, *rest, **named)
+        method, left = self._method(timeout)
+        return method.with_call(request, left, *rest, **named)
 
     def future(self, request: Any, timeout: float | None = None, *rest: Any, **named: Any) -> Any:
         """Return the call under way; blocks while the choice is made."""
-        return self._method(timeout).future(request, timeout, *rest, **named)
+        method, left = self._method(timeout)
+        return method.future(request, left, *rest, **named)

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc  # type: ignore[import-untyped] # ships no types
 
 from neptune_api.exceptions import STATUS_DETAILS_KEY
-from neptune_api.options import server_arguments
+from neptune_api.options import PUSHBACK_KEY, server_arguments
 from neptune_api.server.errors import StatusError, unimplemented
 from neptune_api.server.handlers import behaviour_of, collect_rpcs
 from neptune_api.server.pools import end_pools
@@ -185,10 +185,10 @@ class _Status(NamedTuple):
 def _abort(context: grpc.ServicerContext, error: StatusError) -> NoReturn:
     metadata: list[tuple[str, str | bytes]] = [(STATUS_DETAILS_KEY, _details(error))]
     if error.retry_seconds is not None:
-        metadata.append(("grpc-retry-pushback-ms", str(round(error.retry_seconds * 1000))))
+        metadata.append((PUSHBACK_KEY, str(round(error.retry_seconds * 1000))))
     elif error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         # Clients retry this code. What is too large now is too large the next time.
-        metadata.append(("grpc-retry-pushback-ms", "-1"))
+        metadata.append((PUSHBACK_KEY, "-1"))
     context.abort_with_status(_Status(error.code, _sentence(error.message), tuple(metadata)))  # type: ignore[arg-type] # grpc reads the three fields
 
 

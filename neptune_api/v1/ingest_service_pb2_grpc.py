@@ -12,7 +12,8 @@ class IngestServiceStub(object):
 
     An operation is accepted, which means on disk, before its id is returned, and applied a moment later, in the order
     of submission per run. A change that cannot be applied costs that change only; it is reported by the status.
-    Calls that carry the same `x-idempotency-key` metadata are one submission.
+    Calls that carry the same `x-idempotency-key` metadata are one submission; of streams, operations at the same position
+    are. So a stream that broke can be sent again from its beginning.
     """
 
     def __init__(self, channel):
@@ -58,7 +59,8 @@ class IngestServiceServicer(object):
 
     An operation is accepted, which means on disk, before its id is returned, and applied a moment later, in the order
     of submission per run. A change that cannot be applied costs that change only; it is reported by the status.
-    Calls that carry the same `x-idempotency-key` metadata are one submission.
+    Calls that carry the same `x-idempotency-key` metadata are one submission; of streams, operations at the same position
+    are. So a stream that broke can be sent again from its beginning.
     """
 
     def Submit(self, request, context):
@@ -161,7 +163,8 @@ class IngestService(object):
 
     An operation is accepted, which means on disk, before its id is returned, and applied a moment later, in the order
     of submission per run. A change that cannot be applied costs that change only; it is reported by the status.
-    Calls that carry the same `x-idempotency-key` metadata are one submission.
+    Calls that carry the same `x-idempotency-key` metadata are one submission; of streams, operations at the same position
+    are. So a stream that broke can be sent again from its beginning.
     """
 
     @staticmethod

@@ -33,7 +33,8 @@ class IngestServiceStub:
 
     An operation is accepted, which means on disk, before its id is returned, and applied a moment later, in the order
     of submission per run. A change that cannot be applied costs that change only; it is reported by the status.
-    Calls that carry the same `x-idempotency-key` metadata are one submission.
+    Calls that carry the same `x-idempotency-key` metadata are one submission; of streams, operations at the same position
+    are. So a stream that broke can be sent again from its beginning.
     """
 
     @_typing.overload
@@ -78,7 +79,8 @@ class IngestServiceAsyncStub(IngestServiceStub):
 
     An operation is accepted, which means on disk, before its id is returned, and applied a moment later, in the order
     of submission per run. A change that cannot be applied costs that change only; it is reported by the status.
-    Calls that carry the same `x-idempotency-key` metadata are one submission.
+    Calls that carry the same `x-idempotency-key` metadata are one submission; of streams, operations at the same position
+    are. So a stream that broke can be sent again from its beginning.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -119,7 +121,8 @@ class IngestServiceServicer:
 
     An operation is accepted, which means on disk, before its id is returned, and applied a moment later, in the order
     of submission per run. A change that cannot be applied costs that change only; it is reported by the status.
-    Calls that carry the same `x-idempotency-key` metadata are one submission.
+    Calls that carry the same `x-idempotency-key` metadata are one submission; of streams, operations at the same position
+    are. So a stream that broke can be sent again from its beginning.
     """
 
     def Submit(

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import assert_type
 
-from neptune_api import columns, models
+from neptune_api import RetryPolicy, columns, models
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceAsyncStub, SeriesServiceStub
 
 
@@ -30,3 +30,14 @@ def read(stub: SeriesServiceStub) -> npt.NDArray[np.float64]:
 
 async def read_later(stub: SeriesServiceAsyncStub) -> list[columns.FloatPoints]:
     return await columns.acollect(stub.ReadColumns(models.ReadColumnsRequest()))
+
+
+def stream(stub: SeriesServiceStub, values: npt.NDArray[np.float64]) -> int:
+    batches = columns.append_requests("w/p", "run", {"loss": columns.points(values)})
+    responses = columns.append_stream(stub, batches, window=2, timeout=10, retry=RetryPolicy(max_backoff=1))
+    return sum(assert_type(response, models.AppendColumnsResponse).accepted_points for response in responses)
+
+
+async def stream_later(stub: SeriesServiceAsyncStub) -> None:
+    async for response in columns.aappend_stream(stub, [columns.append_request("w/p", "run", {})]):
+        assert_type(response, models.AppendColumnsResponse)

@@ -12,7 +12,7 @@ from neptune_api.credentials import ApiToken
 from neptune_api.exceptions import NeptuneApiError, UnavailableException, UnimplementedException
 from tests.unit.http_wire import FakeHttpServer
 from tests.unit.raw_server import RawServer, free_port
-from tests.unit.wire import FAST, FakeServer, SyncWire, fail
+from tests.unit.wire import FAST, PATIENCE, FakeServer, SyncWire, fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +113,25 @@ def test_the_choice_is_made_once(grpc_server: FakeServer, http_server: FakeHttpS
     with pytest.raises(UnavailableException):
         wire.authorize()
     assert http_server.requests == []
+
+
+def test_a_call_in_a_hurry_decides_nothing(
+    grpc_server: FakeServer, http_server: FakeHttpServer, open_channel: OpenWire
+) -> None:
+    wire = auto(open_channel, http_server, grpc_server.port)
+    grpc_server.api_token = http_server.api_token
+    slow = threading.Event()
+
+    def wait(_: object) -> None:
+        slow.wait(PATIENCE)
+
+    grpc_server.script("GetServerInfo", wait)
+    assert wire.info(timeout=2).version == "1"
+    assert http_server.count("GetServerInfo") == 1
+    slow.set()
+    assert len(wire.read()) == 3
+    assert wire.info(timeout=2).version == "1"
+    assert (grpc_server.count("ReadColumns"), grpc_server.count("GetServerInfo")) == (1, 2)
 
 
 def test_nobody_at_either_address_is_unavailable(http_server: FakeHttpServer, open_channel: OpenWire) -> None:

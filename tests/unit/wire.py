@@ -288,10 +288,10 @@ class SyncWire(Wire):
         """Call a method with a response of 20 MB."""
         return auth_service_pb2_grpc.AuthServiceStub(self.channel).GetApiToken(models.GetApiTokenRequest())
 
-    def info(self) -> models.ServerInfo:
+    def info(self, **arguments: Any) -> models.ServerInfo:
         """Call a method that needs no token."""
         stub = config_service_pb2_grpc.ConfigServiceStub(self.channel)
-        return stub.GetServerInfo(models.GetServerInfoRequest())
+        return stub.GetServerInfo(models.GetServerInfoRequest(), **arguments)
 
     def submit(self, run_id: str = "r", **arguments: Any) -> models.SubmitResponse:
         """Call an idempotent write."""
@@ -377,10 +377,10 @@ class AioWire(Wire):
         stub = auth_service_pb2_grpc.AuthServiceStub(self.channel)
         return self.run(self._await(lambda: stub.GetApiToken(models.GetApiTokenRequest())))
 
-    def info(self) -> Any:
+    def info(self, **arguments: Any) -> Any:
         """Call a method that needs no token."""
         stub = config_service_pb2_grpc.ConfigServiceStub(self.channel)
-        return self.run(self._await(lambda: stub.GetServerInfo(models.GetServerInfoRequest())))
+        return self.run(self._await(lambda: stub.GetServerInfo(models.GetServerInfoRequest(), **arguments)))
 
     def submit(self, run_id: str = "r", **arguments: Any) -> Any:
         """Call an idempotent write."""

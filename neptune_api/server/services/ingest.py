@@ -54,7 +54,7 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
         context: grpc.ServicerContext,
     ) -> pb.SubmitResponse:
         request_ids: list[str] = []
-        for group in _groups(self._submissions(request_iterator)):
+        for group in _groups(self._submissions(request_iterator, _idempotency_key(context))):
             request_ids += self._store.submit_many(group)
         if not request_ids:
             raise invalid("operation", "the stream is empty; send at least one operation.")
@@ -63,7 +63,7 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
     def SubmitAcknowledged(  # type: ignore[override]  # see request_readers
         self, request_iterator: Iterator[Envelope], context: grpc.ServicerContext
     ) -> Iterator[pb.SubmitResponse]:
-        for submission in self._submissions(request_iterator):
+        for submission in self._submissions(request_iterator, _idempotency_key(context)):
             yield _accepted(self._store.submit_many([submission]))
 
     def GetRequestStatus(
@@ -107,10 +107,11 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
                 break
         return page
 
-    def _submissions(self, operations: Iterable[Envelope]) -> Iterator[Submission]:
+    def _submissions(self, operations: Iterable[Envelope], idempotency_key: str | None) -> Iterator[Submission]:
         for position, operation in enumerate(operations):
+            key = None if idempotency_key is None else f"{idempotency_key}/{position}"
             try:
-                yield self._submission(operation, None)
+                yield self._submission(operation, key)
             except StatusError as error:
                 raise error.at(position, f"Operation {position} of the stream") from error
 
