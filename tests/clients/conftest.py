@@ -208,9 +208,11 @@ def written(server: LocalServer, connection: GrpcConnection, tmp_path_factory: p
     return found
 
 
-def reader_of(client: Environment, server: LocalServer, written: Written, folder: Path) -> Iterator[Reader]:
+def reader_of(
+    client: Environment, server: LocalServer, written: Written, folder: Path, **changes: str
+) -> Iterator[Reader]:
     quick = {f"NEPTUNE_{name}_RETRY_SOFT_TIMEOUT": "30" for name in ("QUERY", "FETCHER")}
-    environment = Scale(server, written.project, folder).environment(PYTHONWARNINGS="ignore", **quick)
+    environment = Scale(server, written.project, folder).environment(PYTHONWARNINGS="ignore", **quick, **changes)
     reader = Reader(client, environment, folder)
     reader.project = written.project
     yield reader

@@ -98,6 +98,8 @@ _RETRIEVAL_TYPES: Final = frozenset(
 _RETRIEVAL_DEFAULTS: Final[Mapping[grpc.StatusCode, str]] = {
     grpc.StatusCode.INVALID_ARGUMENT: "BAD_REQUEST",
     grpc.StatusCode.OUT_OF_RANGE: "BAD_REQUEST",
+    grpc.StatusCode.NOT_FOUND: "BAD_REQUEST",
+    grpc.StatusCode.UNIMPLEMENTED: "BAD_REQUEST",
     grpc.StatusCode.FAILED_PRECONDITION: "CONFLICT",
     grpc.StatusCode.ABORTED: "CONFLICT",
     grpc.StatusCode.ALREADY_EXISTS: "CONFLICT",
