@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,3 +120,18 @@ class Reader:
         except EOFError:
             self._log.seek(0)
             raise AssertionError(self._log.read()) from None
+
+
+def uncalled(reader: Reader, tests: Path, *owners: str, known: Mapping[str, str] | None = None) -> set[str]:
+    """Return the public functions of modules and classes, each named as expressions do, that a file never calls.
+
+    `known` gives owners that expressions name in another way, such as objects of a class.
+    """
+    text = tests.read_text(encoding="utf-8")
+    found: set[str] = set()
+    for owner in owners:
+        listed = f"getattr({owner}, '__all__', None) or [name for name in dir({owner}) if name[0] != '_']"
+        functions = f"[name for name in {listed} if __import__('inspect').isroutine(getattr({owner}, name))]"
+        called = (known or {}).get(owner, re.escape(owner))
+        found |= {f"{owner}.{name}" for name in reader(functions) if not re.search(rf"{called}\.{name}\(", text)}
+    return found
