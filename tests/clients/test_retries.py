@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from neptune_api.conformance import operations
+from neptune_api.conformance.connections import GrpcConnection
+from neptune_api.conformance.logging_helpers import log
 from neptune_api.credentials import ApiToken
 from neptune_api.server.testing.scripted import ScriptedServer
-from tests import operations
 from tests.clients.conftest import Written, create_project, reader_of
 from tests.clients.reading import FETCHER, QUERY, ClientError
-from tests.contract.conftest import GrpcConnection
-from tests.contract.logging_helpers import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
