@@ -10,13 +10,13 @@ import numpy as np
 from google.rpc import code_pb2
 
 from neptune_api import columns
+from neptune_api.conformance.operations import START_MS
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1.ingest_service_pb2 import BulkGetRequestStatusRequest
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.queries_pb2 import AttributesHolder, TimeSeries
 from neptune_api.v1.series_service_pb2 import ReadColumnsRequest
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
-from tests.operations import START_MS
 from tests.unit.wire import PATIENCE
 
 if TYPE_CHECKING:

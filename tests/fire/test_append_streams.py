@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from neptune_api import columns
+from neptune_api.conformance.operations import create
 from neptune_api.exceptions import (
     AlreadyExistsException,
     DeadlineExceededException,
@@ -20,7 +21,6 @@ from neptune_api.options import ChannelOptions, RetryPolicy
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from tests.fire.streams import append, assert_stored, batch, batches
-from tests.operations import create
 from tests.unit.raw_server import free_port
 
 if TYPE_CHECKING:

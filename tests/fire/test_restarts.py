@@ -13,6 +13,7 @@ import pytest
 
 import neptune_api
 from neptune_api import columns
+from neptune_api.conformance.operations import START_MS, create, snapshot, update
 from neptune_api.exceptions import UnavailableException
 from neptune_api.options import IDEMPOTENCY_KEY, ChannelOptions, RetryPolicy
 from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
@@ -24,7 +25,6 @@ from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from tests.cli.processes import serve
 from tests.fire.streams import append, assert_stored, batch, batches, wait_until
 from tests.fire.wires import KINDS, Wire
-from tests.operations import START_MS, create, snapshot, update
 from tests.unit.wire import PATIENCE
 
 if TYPE_CHECKING:
