@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contract.conftest import BackgroundLoop
+from neptune_api.conformance.connections import BackgroundLoop
 from tests.fire.wires import KINDS, Wire
 from tests.unit.conftest import certificates
 

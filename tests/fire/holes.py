@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
+from neptune_api.conformance.connections import BackgroundLoop
 from neptune_api.http.rules import find_rule
-from tests.contract.conftest import BackgroundLoop
 from tests.unit.raw_server import FRAMES, STREAM_HEAD, RawServer, chunk, full_listener
 from tests.unit.wire import PATIENCE
 

@@ -22,8 +22,8 @@ from tests.unit.wire import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from neptune_api.conformance.connections import Connection
     from neptune_api.v1.series_service_pb2 import AppendColumnsRequest, AppendColumnsResponse
-    from tests.contract.conftest import Connection
     from tests.fire.wires import Wire
 
 STEPS = 50

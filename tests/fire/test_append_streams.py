@@ -26,9 +26,9 @@ from tests.unit.raw_server import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from neptune_api.conformance.connections import Connection
     from neptune_api.server.testing import ScriptedServer
     from neptune_api.v1.series_service_pb2 import AppendColumnsRequest, AppendColumnsResponse
-    from tests.contract.conftest import Connection
     from tests.fire.wires import Wire
 
 COUNT = 12

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.contract.conftest import Connection
+    from neptune_api.conformance.connections import Connection
 
 DEADLINE = 0.3
 GRACE = 0.5

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from neptune_api.conformance.connections import BackgroundLoop, Connection
     from neptune_api.server.testing import ScriptedServer
     from neptune_api.v1.ingest_pb2 import RunOperation
     from neptune_api.v1.series_service_pb2 import AppendColumnsRequest, AppendColumnsResponse
-    from tests.contract.conftest import BackgroundLoop, Connection
 
 KILLS = 3
 BATCHES = 15

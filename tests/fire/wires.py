@@ -10,8 +10,8 @@ from google.protobuf import message_factory
 
 import neptune_api
 from neptune_api._grpc.methods import service_descriptors
+from neptune_api.conformance.connections import AioConnection, BackgroundLoop, Connection, GrpcConnection
 from neptune_api.http.rules import find_rule
-from tests.contract.conftest import AioConnection, BackgroundLoop, Connection, GrpcConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
