@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import functools
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import re2  # type: ignore[import-untyped]  # google-re2 ships no types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    BoolArray = npt.NDArray[np.bool_]
 
 _CACHED: Final = 256
 # Sets search two to four times as fast, because nobody asks them where the match is. But all they have is RE2's
 # automaton that remembers states, and where its memory is too small for an expression they find nothing: so only small
 # ones.
 _MAX_SET_PROGRAM: Final = 2_000
+# Texts that are looked through together, and how many characters they may have.
+_LINES: Final = 4_096
+_MAX_LINES_SIZE: Final = 1024 * 1024
+_NEWLINE: Final = ord("\n")
+# What a line among others is not the same to as a text: ends of the text, bytes, quotations that may have no end, and
+# flags that take multi-line mode back.
+_NOT_BY_LINE: Final = re.compile(r"\\[AzCQ]|\(\?\w*-\w*m", re.ASCII)
 # What plain text of an expression is made of: characters that stand for themselves, also behind a backslash.
 _PLAIN: Final = re.compile(r"(?:[^\\.+*?()|\[\]{}^$]|\\\W)+")
 _QUANTIFIERS: Final = ("*", "?", "{")
@@ -51,6 +64,61 @@ def searcher(pattern: str) -> Callable[[str], bool]:
         raise RegexError(f"is not a regular expression (RE2 syntax): {text}.") from None
     matches: Callable[[str], Any] = alone.Match
     return lambda text: matches(text) is not None
+
+
+def found_in(pattern: str, texts: Sequence[str]) -> BoolArray:
+    """Return in which of many texts `searcher(pattern)` finds the expression.
+
+    To look through a short text takes much less time than to call for it: so they are looked through together.
+    """
+    holds = np.zeros(len(texts), np.bool_)
+    search, by_line = searcher(pattern), _line_searcher(pattern)
+    for first in range(0, len(texts), _LINES):
+        some, place = texts[first : first + _LINES], holds[first : first + _LINES]
+        left = range(len(some)) if by_line is None else _find_lines(by_line, some, place)
+        place[left] = [search(some[index]) for index in left]
+    return holds
+
+
+def _find_lines(by_line: Any, texts: Sequence[str], holds: BoolArray) -> Sequence[int]:
+    """Tell which of some texts an expression is found in; return the places of those that are still to be asked."""
+    if sum(map(len, texts)) > _MAX_LINES_SIZE:
+        return range(len(texts))
+    lines = "\n".join(texts)
+    left: list[int] = []
+    if lines.count("\n") >= len(texts):
+        left = [place for place, text in enumerate(texts) if "\n" in text]
+        lines = "\n".join("" if "\n" in text else text for text in texts)
+    data = lines.encode()
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
+    # A match costs more than a call: where they come thick, texts are better asked one by one.
+    most = len(texts) // 4
+    starts = [match.start() for match in islice(by_line.finditer(data), most)]
+    places = np.searchsorted(ends, starts)
+    holds[places] = True
+    if starts and len(starts) == most:
+        behind = int(places[-1]) + 1
+        return [*(place for place in left if place < behind), *range(behind, len(texts))]
+    return left
+
+
+@functools.lru_cache(_CACHED)
+def _line_searcher(pattern: str) -> Any:
+    """Return the expression for lines: it is found once in each line that `searcher` finds it in.
+
+    None for expressions that mean something else among lines.
+    """
+    if _NOT_BY_LINE.search(pattern) is not None:
+        return None
+    options = re2.Options()
+    options.log_errors = False
+    options.never_capture = True
+    # What matches any character, or others than some, does not match the end of a line either.
+    options.never_nl = True
+    try:
+        return re2.compile(f"(?m)(?:{pattern}).*$", options)
+    except re2.error:
+        return None
 
 
 @functools.lru_cache(_CACHED)

@@ -10,7 +10,7 @@ import numpy as np
 
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import Criterion, Not, Operator, Or, postorder
-from neptune_api.server.regexes import searcher
+from neptune_api.server.regexes import found_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -98,8 +98,10 @@ def _judge_texts(criterion: Criterion, texts: Sequence[str | None]) -> BoolArray
     if criterion.operator is Operator.CONTAINS:
         return _array([text is not None and value in text for text in texts])
     if criterion.operator is Operator.MATCHES:
-        search = searcher(value)
-        return _array([text is not None and search(text) for text in texts])
+        if None not in texts:
+            return found_in(value, cast("Sequence[str]", texts))
+        known = _array([text is not None for text in texts])
+        return known & found_in(value, [text or "" for text in texts])
     compare = _COMPARISONS[criterion.operator]
     return _array([text is not None and compare(text, value) for text in texts])
 
