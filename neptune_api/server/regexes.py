@@ -92,11 +92,11 @@ def _find_lines(by_line: Any, texts: Sequence[str], holds: BoolArray) -> Sequenc
     data = lines.encode()
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
     # A match costs more than a call: where they come thick, texts are better asked one by one.
-    most = len(texts) // 4
+    most = 1 + len(texts) // 4
     starts = [match.start() for match in islice(by_line.finditer(data), most)]
     places = np.searchsorted(ends, starts)
     holds[places] = True
-    if starts and len(starts) == most:
+    if len(starts) == most:
         behind = int(places[-1]) + 1
         return [*(place for place in left if place < behind), *range(behind, len(texts))]
     return left

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neptune_api.conformance import operations
-from neptune_api.server import nql
+from neptune_api.server import nql, regexes
 from neptune_api.server.nql.parser import TYPES
 from neptune_api.server.regexes import RegexError, required_text, searcher
 from neptune_api.server.store import search
@@ -376,6 +376,17 @@ PIECES += [
     "\\Q",
     "\\E",
     "\\pL",
+    "\\A",
+    "\\z",
+    "\\C",
+    "\\s",
+    "\\B",
+    "\n",
+    "\\n",
+    "(?-m)",
+    "(?s)",
+    "(?m)",
+    "(?i-sm:",
     "[[:alpha:]]",
     "^",
     "$",
@@ -392,6 +403,22 @@ def test_the_required_text_of_a_regex_is_in_whatever_matches(pattern: str, text:
         return
     if search_(text):
         assert required_text(pattern) in text
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    pattern=PATTERNS,
+    texts=st.lists(st.text(alphabet="ab.[](){}|\\é A-0\n", max_size=6), max_size=30),
+    lines=st.integers(1, 12),
+)
+def test_many_texts_are_searched_as_each_is(pattern: str, texts: list[str], lines: int) -> None:
+    try:
+        search_ = searcher(pattern)
+    except RegexError:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regexes, "_LINES", lines)
+        assert regexes.found_in(pattern, texts).tolist() == [search_(text) for text in texts]
 
 
 @settings(max_examples=300, deadline=None)

@@ -10,9 +10,10 @@ import grpc
 from neptune_api.server import limits, page_tokens
 from neptune_api.server.attribute_messages import TYPE_NAMES, fill_attributes
 from neptune_api.server.errors import StatusError, denied, invalid, not_found
+from neptune_api.server.name_filters import NameFilter
 from neptune_api.server.regexes import RegexError, searcher
 from neptune_api.server.run_lookup import find_anywhere, find_in_project, parse_holder
-from neptune_api.server.store import attributes
+from neptune_api.server.store import attributes, definitions
 from neptune_api.server.store.attributes import AttributeFilter, Place
 from neptune_api.server.store.series import FloatSummaries
 from neptune_api.server.validation import Checks
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from neptune_api.server.access import Access
+    from neptune_api.server.store.definitions import Definition
     from neptune_api.server.store.records import ProjectRecord
     from neptune_api.server.store.runs import RunRecord
     from neptune_api.server.store.store import Store
@@ -55,7 +57,7 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         which = AttributeFilter(
             None if names is None else frozenset(names),
             _types("query.attribute_filter", _listed(query.attribute_filter)),
-            _name_filter("query.attribute_name_filter", query.attribute_name_filter)
+            _remembered(_name_filter("query.attribute_name_filter", query.attribute_name_filter).passes)
             if query.HasField("attribute_name_filter")
             else None,
         )
@@ -109,29 +111,29 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         self, request: pb.QueryAttributeDefinitionsRequest, context: grpc.ServicerContext
     ) -> pb.QueryAttributeDefinitionsResponse:
         query = request.query
-        filters: list[Matches] = []
+        names: NameFilter | None = None
         if query.HasField("attribute_name_filter"):
-            filters.append(_name_filter("query.attribute_name_filter", query.attribute_name_filter))
+            names = _name_filter("query.attribute_name_filter", query.attribute_name_filter)
         if query.HasField("attribute_name_regex"):
-            filters.append(_searcher("query.attribute_name_regex", query.attribute_name_regex))
-        which = AttributeFilter(
-            types=_types("query.attribute_filter", _listed(query.attribute_filter)),
-            matches=_remembered(lambda name: all(matches(name) for matches in filters)) if filters else None,
-        )
+            regex = _regex("query.attribute_name_regex", query.attribute_name_regex)
+            names = NameFilter((regex,), any_of=None if names is None else (names,))
+        types = _types("query.attribute_filter", _listed(query.attribute_filter))
         limit, token = _page("query.next_page", query.next_page)
         after = None
         if token:
-            name, type_ = page_tokens.decode("query.next_page.next_page_token", token, _DEFINITIONS, [str, int])
-            after = (name, type_)
+            last_name, last_type = page_tokens.decode(
+                "query.next_page.next_page_token", token, _DEFINITIONS, [str, int]
+            )
+            after = (last_name, last_type)
         beside = [request.project_identifier] if request.HasField("project_identifier") else []
         projects = self._accessible([*beside, *query.project_identifiers])
         with self._store.database.read() as connection:
             keys: set[int] | None = None
             if query.HasField("experiment_ids_filter"):
-                names = query.experiment_ids_filter.values
-                keys = {run.key for item in projects for run in find_in_project(connection, item, names).values()}
-            page, has_more = attributes.page_of_definitions(
-                connection, [item.id for item in projects], keys, which, after=after, limit=limit
+                ids = query.experiment_ids_filter.values
+                keys = {run.key for item in projects for run in find_in_project(connection, item, ids).values()}
+            page, has_more = definitions.page(
+                connection, [item.id for item in projects], keys, types=types, names=names, after=after, limit=limit
             )
         response = pb.QueryAttributeDefinitionsResponse(entries=_definitions(page))
         response.next_page.limit = limit
@@ -142,17 +144,17 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
     def GetAttributeDefinitions(
         self, request: pb.GetAttributeDefinitionsRequest, context: grpc.ServicerContext
     ) -> attributes_pb2.AttributeDefinitions:
-        found = self._definitions(request, AttributeFilter(types=_run_types(request)))
+        found = self._definitions(request)
         return attributes_pb2.AttributeDefinitions(entries=_definitions(found))
 
     def FilterAttributeDefinitions(
         self, request: pb.FilterAttributeDefinitionsRequest, context: grpc.ServicerContext
     ) -> attributes_pb2.AttributeDefinitions:
         query = request.query
-        matches: Matches | None = None
+        names: NameFilter | None = None
         if query.HasField("attribute_name_filter"):
-            matches = _name_filter("query.attribute_name_filter", query.attribute_name_filter)
-        found = self._definitions(request, AttributeFilter(types=_run_types(request), matches=matches))
+            names = _name_filter("query.attribute_name_filter", query.attribute_name_filter)
+        found = self._definitions(request, names)
         return attributes_pb2.AttributeDefinitions(entries=_definitions(found))
 
     def GetAttributeTree(self, request: pb.GetAttributeTreeRequest, context: grpc.ServicerContext) -> pb.AttributeTree:
@@ -160,9 +162,9 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         with Checks() as checks:
             checks.page(offset=request.offset, limit=limit)
         by_levels, prefix = request.HasField("prefix"), request.prefix
-        entries: list[tuple[str, int]] = []
+        entries: list[Definition] = []
         sub_paths: dict[str, None] = {}
-        for name, type_ in self._definitions(request, AttributeFilter(types=_run_types(request))):
+        for name, type_ in self._definitions(request):
             slash = name.find("/", len(prefix)) if by_levels else -1
             if not name.startswith(prefix):
                 continue
@@ -173,10 +175,11 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         page = entries[request.offset : request.offset + limit]
         return pb.AttributeTree(entries=_definitions(page), sub_paths=sub_paths, total_count=len(entries))
 
-    def _definitions(self, request: OfOneRun, which: AttributeFilter) -> list[tuple[str, int]]:
+    def _definitions(self, request: OfOneRun, names: NameFilter | None = None) -> list[Definition]:
+        types = _types("attribute_type", request.attribute_type)
         with self._store.database.read() as connection:
             run, _ = self._holder(connection, "experiment_identifier", request.experiment_identifier)
-            return attributes.definitions_of_run(connection, run.key, which)
+            return definitions.of_run(connection, run.key, types=types, names=names)
 
     def _holder(self, connection: sa.Connection, field: str, text: str) -> tuple[RunRecord, ProjectRecord]:
         identifier = parse_holder(field, text)
@@ -202,7 +205,7 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         return list(projects.values())
 
 
-def _definitions(found: Iterable[tuple[str, int]]) -> list[attributes_pb2.AttributeDefinition]:
+def _definitions(found: Iterable[Definition]) -> list[attributes_pb2.AttributeDefinition]:
     return [attributes_pb2.AttributeDefinition(name=name, type=TYPE_NAMES[type_]) for name, type_ in found]
 
 
@@ -225,36 +228,21 @@ def _types(field: str, types: Sequence[AttributeType.ValueType]) -> frozenset[in
     return frozenset(types) or None
 
 
-def _run_types(request: OfOneRun) -> frozenset[int] | None:
-    return _types("attribute_type", request.attribute_type)
-
-
-def _name_filter(field: str, filter_: AttributeNameFilter) -> Matches:
-    return _remembered(_matches(field, filter_))
-
-
-def _matches(field: str, filter_: AttributeNameFilter) -> Matches:
-    found = [_searcher(f"{field}.must_match_regexes", pattern) for pattern in filter_.must_match_regexes]
-    absent = [_searcher(f"{field}.must_not_match_regexes", pattern) for pattern in filter_.must_not_match_regexes]
-    alternatives: list[Matches] | None = None
+def _name_filter(field: str, filter_: AttributeNameFilter) -> NameFilter:
+    any_of: tuple[NameFilter, ...] | None = None
+    found = tuple(_regex(f"{field}.must_match_regexes", pattern) for pattern in filter_.must_match_regexes)
+    absent = tuple(_regex(f"{field}.must_not_match_regexes", pattern) for pattern in filter_.must_not_match_regexes)
     if filter_.HasField("must_match_any"):
-        alternatives = [_matches(f"{field}.must_match_any", item) for item in filter_.must_match_any.values]
-
-    def matches(name: str) -> bool:
-        return (
-            all(search(name) for search in found)
-            and not any(search(name) for search in absent)
-            and (alternatives is None or any(alternative(name) for alternative in alternatives))
-        )
-
-    return matches
+        any_of = tuple(_name_filter(f"{field}.must_match_any", item) for item in filter_.must_match_any.values)
+    return NameFilter(found, absent, any_of)
 
 
-def _searcher(field: str, pattern: str) -> Matches:
+def _regex(field: str, pattern: str) -> str:
     try:
-        return searcher(pattern)
+        searcher(pattern)
     except RegexError as error:
         raise invalid(field, str(error)) from None
+    return pattern
 
 
 def _remembered(matches: Matches) -> Matches:

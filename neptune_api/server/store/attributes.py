@@ -1,11 +1,9 @@
-"""Attributes of runs as readers see them, inherited series included: pages of values, and definitions."""
+"""Attributes of runs as readers see them, inherited series included, in pages."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from heapq import merge
-from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -24,15 +22,10 @@ if TYPE_CHECKING:
 _FIRST_BATCH: Final = 16
 _LAST_BATCH: Final = 1_024
 _GROWTH: Final = 8
-# In a project of so many runs, names of attributes are taken to come back from run to run.
-_MANY_RUNS: Final = 50
-_DEFINITIONS: Final = 1_000
 # Texts and payloads of a page, after which it ends.
 # How many rows of ancestors a read is meant for, and how many of them a run may have.
 _INHERITED_PER_READ: Final = 20_000
 _USUAL_NAMES: Final = 100
-_ANCESTORS_PER_CONDITION: Final = 200
-_CONDITIONS_PER_QUERY: Final = 100
 # More names than this are compared here instead of by the database.
 _MAX_NAMES: Final = 10_000
 
@@ -146,87 +139,6 @@ def values_of_run(connection: sa.Connection, run_key: int, which: AttributeFilte
     query = sa.select(runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id).where(runs.c.id == run_key)
     batch = [_run_row(row) for row in connection.execute(query)]
     return list(_cells(connection, batch, which, _Inheritance(connection, which), None, None))
-
-
-def definitions_of_run(connection: sa.Connection, run_key: int, which: AttributeFilter) -> list[tuple[str, int]]:
-    """Return the names and types of the attributes of one run, ascending."""
-    if which.is_empty:
-        return []
-    return [item for item in _definitions_of_runs(connection, [run_key], which) if which.passes(item[0])]
-
-
-def page_of_definitions(
-    connection: sa.Connection,
-    project_ids: Collection[int],
-    run_keys: Collection[int] | None,
-    which: AttributeFilter,
-    *,
-    after: tuple[str, int] | None = None,
-    limit: int,
-) -> tuple[list[tuple[str, int]], bool]:
-    """Return distinct names and types of attributes of projects (or of some of their runs), and whether more follow.
-
-    They ascend by name and type; a page is full unless it is the last one.
-    """
-    if which.is_empty:
-        return [], False
-    found: Iterator[tuple[str, int]]
-    if run_keys is None:
-        # What a run inherits its ancestors have, and they are in the same project.
-        each = [_definitions_of_project(connection, project_id, which, after) for project_id in project_ids]
-        found = _distinct(each)
-    else:
-        found = _definitions_of_runs(connection, list(run_keys), which, after)
-    page = list(islice((item for item in found if which.passes(item[0])), limit + 1))
-    return page[:limit], len(page) > limit
-
-
-def _definitions_of_project(
-    connection: sa.Connection, project_id: int, which: AttributeFilter, after: tuple[str, int] | None
-) -> Iterator[tuple[str, int]]:
-    """Yield the distinct names and types of attributes of a project, ascending, those behind a place."""
-    some_runs = sa.select(runs.c.id).where(runs.c.project_id == project_id).limit(_MANY_RUNS).subquery()
-    is_wide = connection.scalar(sa.select(sa.func.count()).select_from(some_runs)) == _MANY_RUNS
-    name, type_ = attributes.c.name, attributes.c.type
-    query: sa.Select[Any] = sa.select(name, type_).where(attributes.c.project_id == project_id).order_by(name, type_)
-    if after is not None:
-        query = query.where(sa.tuple_(name, type_) > after)
-    if which.names is not None or not is_wide:
-        query = which.narrow(query).distinct()
-    else:
-        # Many runs have the same names: from each name to the next one through the index, past all the runs.
-        first = query.limit(1).subquery()
-        walk = sa.select(first.c.name, first.c.type).cte("definitions", recursive=True)
-        found = attributes.alias()
-        next_type, next_name = (
-            sa.select(found.c.id)
-            .where(found.c.project_id == project_id, *conditions)
-            .order_by(found.c.name, found.c.type)
-            .limit(1)
-            .scalar_subquery()
-            for conditions in ((found.c.name == walk.c.name, found.c.type > walk.c.type), (found.c.name > walk.c.name,))
-        )
-        later = attributes.alias()
-        walk = walk.union_all(
-            sa.select(later.c.name, later.c.type).join_from(
-                walk, later, later.c.id == sa.func.coalesce(next_type, next_name)
-            )
-        )
-        names: sa.Select[Any] = sa.select(walk.c.name, walk.c.type)
-        query = names if which.types is None else names.where(walk.c.type.in_(sorted(which.types)))
-    yield from _listed(connection, query)
-
-
-def _listed(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[tuple[str, int]]:
-    """Yield the names and types that a query finds."""
-    with connection.execute(query, execution_options={"yield_per": _DEFINITIONS}) as result:
-        for rows in result.partitions():
-            yield from map(tuple, rows)
-
-
-def _distinct(each: Collection[Iterator[tuple[str, int]]]) -> Iterator[tuple[str, int]]:
-    """Yield once what is in one or several ascending listings, ascending."""
-    return (item for item, _ in groupby(merge(*each)))
 
 
 def _batches_of_runs(
@@ -361,37 +273,3 @@ class _Inheritance:
             for row in attribute_rows(self._connection, query.where(series.c.first_step.is_not(None))):
                 if self._which.passes(row.name):
                     self._rows[row.run_id][row.name] = row
-
-
-def _definitions_of_runs(
-    connection: sa.Connection,
-    run_keys: Sequence[int],
-    which: AttributeFilter,
-    after: tuple[str, int] | None = None,
-) -> Iterator[tuple[str, int]]:
-    """Yield the distinct names and types of attributes of runs, ascending, those behind a place."""
-    name, type_ = attributes.c.name, attributes.c.type
-    select: sa.Select[Any] = sa.select(name, type_).distinct().order_by(name, type_)
-    if after is not None:
-        select = select.where(sa.tuple_(name, type_) > after)
-    queries: list[sa.Select[Any]] = []
-    forks: list[int] = []
-    for batch in batches(run_keys):
-        queries.append(select.where(attributes.c.run_id.in_(batch)))
-        forks += connection.scalars(sa.select(runs.c.id).where(runs.c.id.in_(batch), runs.c.parent_id.is_not(None)))
-    uppers: dict[int, int] = {}
-    for lineage in lineages(connection, forks).values():
-        for key, upper in lineage[1:]:
-            uppers[key] = max(upper or 0, uppers.get(key, 0))
-    # Forks often share their fork points, so their ancestors can be asked about together.
-    alike: dict[int, list[int]] = defaultdict(list)
-    for key, upper in uppers.items():
-        alike[upper].append(key)
-    inherited = select.join_from(attributes, series, series.c.attribute_id == attributes.c.id)
-    conditions = [
-        sa.and_(attributes.c.run_id.in_(batch), series.c.first_step <= upper)
-        for upper, keys in alike.items()
-        for batch in batches(keys, _ANCESTORS_PER_CONDITION)
-    ]
-    queries += [inherited.where(sa.or_(*some)) for some in batches(conditions, _CONDITIONS_PER_QUERY)]
-    return _distinct([_listed(connection, which.narrow(query)) for query in queries])

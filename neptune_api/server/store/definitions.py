@@ -1,0 +1,255 @@
+"""Definitions: the distinct names and types of the attributes of projects or of runs, in order.
+
+Names come from the index in lots, each as one text: a row for each of a hundred thousand names would take longer than
+all that is done with them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from heapq import merge
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from neptune_api.server.store.lineage import batches, lineages
+from neptune_api.server.store.schema import attributes, runs, series
+from neptune_api.server.store.texts import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from neptune_api.server.name_filters import NameFilter
+
+Definition = tuple[str, int]
+"""A name, and a neptune_api.v1.AttributeType."""
+
+# Rows of the index that are read at once, the first time and later.
+_FIRST_LOT: Final = 1_000
+_LAST_LOT: Final = 16_000
+# Rows that are read in the time in which one name is looked up.
+_ROWS_PER_NAME: Final = 10
+# Names that are looked up at once, the first time and later.
+_FIRST_NAMES: Final = 100
+_LAST_NAMES: Final = 4_000
+_ROWS_PER_FETCH: Final = 1_000
+_NAMES_PER_QUERY: Final = 1_000
+_ANCESTORS_PER_CONDITION: Final = 200
+_CONDITIONS_PER_QUERY: Final = 100
+
+
+def page(
+    connection: sa.Connection,
+    project_ids: Collection[int],
+    run_keys: Collection[int] | None,
+    *,
+    types: frozenset[int] | None = None,
+    names: NameFilter | None = None,
+    after: Definition | None = None,
+    limit: int,
+) -> tuple[list[Definition], bool]:
+    """Return definitions of projects (or of some of their runs) that pass the filters, and whether more follow.
+
+    They ascend by name and type; a page is full unless it is the last one.
+    """
+    found: Iterator[Definition]
+    if run_keys is None:
+        # What a run inherits its ancestors have, and they are in the same project.
+        each = (_lots_of_project(connection, project_id, after, limit + 1) for project_id in project_ids)
+        found = _distinct([_passing(lots, types, names) for lots in each])
+    else:
+        found = _of_runs(connection, list(run_keys), types, names, after)
+    result = list(islice(found, limit + 1))
+    return result[:limit], len(result) > limit
+
+
+def of_run(
+    connection: sa.Connection,
+    run_key: int,
+    *,
+    types: frozenset[int] | None = None,
+    names: NameFilter | None = None,
+) -> list[Definition]:
+    """Return the definitions of one run that pass the filters, ascending."""
+    return list(_of_runs(connection, [run_key], types, names, None))
+
+
+def _passing(
+    lots: Iterable[Sequence[Definition]], types: frozenset[int] | None, names: NameFilter | None
+) -> Iterator[Definition]:
+    for lot in lots:
+        kept = lot if types is None else [item for item in lot if item[1] in types]
+        if names is None:
+            yield from kept
+        else:
+            passing = names.among([name for name, _ in kept])
+            yield from (kept[place] for place in np.flatnonzero(passing).tolist())
+
+
+def _distinct(each: Collection[Iterator[Definition]]) -> Iterator[Definition]:
+    """Yield once what is in one or several ascending listings, ascending."""
+    return (item for item, _ in groupby(merge(*each)))
+
+
+def _lots_of_project(
+    connection: sa.Connection, project_id: int, after: Definition | None, enough: int
+) -> Iterator[Sequence[Definition]]:
+    """Yield the definitions of a project that come behind a place, ascending, some at a time.
+
+    The rows are read one after the other where most of them tell a new name. Where many runs have the same names, they
+    are looked up one after the other, past all the runs.
+    """
+    size, count = min(_FIRST_LOT, enough), _FIRST_NAMES
+    place, is_included = after, False
+    while True:
+        rows = _read(connection, project_id, place, size, is_included=is_included)
+        lot = list(dict.fromkeys(rows))
+        yield lot
+        if len(rows) < size:
+            return
+        place, is_included = lot[-1], False
+        if len(lot) * _ROWS_PER_NAME >= len(rows):
+            size = min(2 * size, _LAST_LOT)
+            continue
+        walked = _walk(connection, project_id, place, count + 1)
+        yield walked[:count]
+        if len(walked) <= count:
+            return
+        # Reading goes on at the last one, and need not find its way through the runs behind a name.
+        place, is_included = walked[-1], True
+        size, count = min(_FIRST_LOT, enough), min(2 * count, _LAST_NAMES)
+
+
+def _read(
+    connection: sa.Connection, project_id: int, place: Definition | None, size: int, *, is_included: bool
+) -> list[Definition]:
+    """Return names and types in the rows of the index behind a place, or from it on."""
+    name, type_ = attributes.c.name, attributes.c.type
+    query = sa.select(name, type_).where(attributes.c.project_id == project_id).order_by(name, type_).limit(size)
+    if place is not None:
+        here = sa.tuple_(name, type_)
+        # Databases find their way by the first condition.
+        query = query.where(name >= place[0], here >= place if is_included else here > place)
+    names, types = _columns(connection, query)
+    return list(zip(names, types, strict=True))
+
+
+def _walk(connection: sa.Connection, project_id: int, place: Definition, count: int) -> Sequence[Definition]:
+    """Return the distinct names and types next behind a place: from each to the next one, through the index."""
+
+    def next_key(name: Any, type_: Any) -> sa.ColumnElement[Any]:
+        found = attributes.alias()
+        theirs = sa.select(found.c.id).where(found.c.project_id == project_id).limit(1)
+        theirs = theirs.order_by(found.c.name, found.c.type)
+        next_type = theirs.where(found.c.name == name, found.c.type > type_).scalar_subquery()
+        return sa.func.coalesce(next_type, theirs.where(found.c.name > name).scalar_subquery())
+
+    first, later = attributes.alias(), attributes.alias()
+    begin = sa.select(first.c.name, first.c.type).where(first.c.id == next_key(*map(sa.literal, place)))
+    walk = begin.cte("walk", recursive=True)
+    on = later.c.id == next_key(walk.c.name, walk.c.type)
+    walk = walk.union_all(sa.select(later.c.name, later.c.type).join_from(walk, later, on))
+    names, types = _columns(connection, sa.select(walk.c.name, walk.c.type).limit(count))
+    return list(zip(names, types, strict=True))
+
+
+def _columns(connection: sa.Connection, query: sa.Select[Any]) -> tuple[list[str], list[int]]:
+    """Return the two columns of a query, names and types."""
+    rows = query.subquery()
+    if connection.dialect.name == "postgresql":
+        joined = (sa.func.string_agg(rows.c.name, "\n"), sa.func.string_agg(sa.cast(rows.c.type, sa.Text), ","))
+    else:
+        joined = (sa.func.group_concat(rows.c.name, "\n"), sa.func.group_concat(rows.c.type, ","))
+    text, numbers = connection.execute(sa.select(sa.type_coerce(joined[0], Text), joined[1])).one()
+    if text is None:
+        return [], []
+    names, types = text.split("\n"), list(map(int, numbers.split(",")))
+    if len(names) == len(types):
+        return names, types
+    # A name of several lines is among them.
+    found = connection.execute(query).all()
+    return [name for name, _ in found], [type_ for _, type_ in found]
+
+
+def _of_runs(
+    connection: sa.Connection,
+    run_keys: Sequence[int],
+    types: frozenset[int] | None,
+    names: NameFilter | None,
+    after: Definition | None,
+) -> Iterator[Definition]:
+    """Yield the definitions of runs that pass the filters, ascending, those behind a place."""
+    forks: list[int] = []
+    for batch in batches(run_keys):
+        is_fork = runs.c.parent_id.is_not(None)
+        forks += connection.scalars(sa.select(runs.c.id).where(runs.c.id.in_(batch), is_fork))
+    if len(run_keys) == 1 and names is not None and not forks:
+        return _passing_of_run(connection, run_keys[0], types, names, after)
+    query = _ascending(types, after)
+    queries = [query.where(attributes.c.run_id.in_(batch)) for batch in batches(run_keys)]
+    queries += _inherited(connection, query, forks)
+    return _passing(_lots(_distinct([_rows(connection, each) for each in queries])), None, names)
+
+
+def _passing_of_run(
+    connection: sa.Connection,
+    run_key: int,
+    types: frozenset[int] | None,
+    names: NameFilter,
+    after: Definition | None,
+) -> Iterator[Definition]:
+    """Yield the definitions of a run: names lie in an index; types do not, and are looked up of those that pass."""
+    size, last = _FIRST_LOT, "" if after is None else after[0]
+    query = sa.select(attributes.c.name).where(attributes.c.run_id == run_key).order_by(attributes.c.name)
+    # What has the name of the place may have another type.
+    condition = attributes.c.name >= last
+    while lot := connection.scalars(query.where(condition).limit(size)).all():
+        kept = [lot[place] for place in np.flatnonzero(names.among(lot)).tolist()]
+        for some in batches(kept, _NAMES_PER_QUERY):
+            whole = _ascending(types, after).where(attributes.c.run_id == run_key, attributes.c.name.in_(some))
+            yield from _rows(connection, whole)
+        if len(lot) < size:
+            return
+        size, condition = min(2 * size, _LAST_LOT), attributes.c.name > lot[-1]
+
+
+def _ascending(types: frozenset[int] | None, after: Definition | None) -> sa.Select[Any]:
+    """Return the query for distinct names and types behind a place."""
+    name, type_ = attributes.c.name, attributes.c.type
+    query: sa.Select[Any] = sa.select(name, type_).distinct().order_by(name, type_)
+    if types is not None:
+        query = query.where(type_.in_(sorted(types)))
+    return query if after is None else query.where(name >= after[0], sa.tuple_(name, type_) > after)
+
+
+def _inherited(connection: sa.Connection, query: sa.Select[Any], forks: Sequence[int]) -> list[sa.Select[Any]]:
+    """Return queries for what forks inherit."""
+    uppers: dict[int, int] = {}
+    for lineage in lineages(connection, forks).values():
+        for key, upper in lineage[1:]:
+            uppers[key] = max(upper or 0, uppers.get(key, 0))
+    # Forks often share their fork points, so their ancestors can be asked about together.
+    alike: dict[int, list[int]] = defaultdict(list)
+    for key, upper in uppers.items():
+        alike[upper].append(key)
+    inherited = query.join_from(attributes, series, series.c.attribute_id == attributes.c.id)
+    conditions = [
+        sa.and_(attributes.c.run_id.in_(batch), series.c.first_step <= upper)
+        for upper, keys in alike.items()
+        for batch in batches(keys, _ANCESTORS_PER_CONDITION)
+    ]
+    return [inherited.where(sa.or_(*some)) for some in batches(conditions, _CONDITIONS_PER_QUERY)]
+
+
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[Definition]:
+    """Yield the names and types that a query finds."""
+    with connection.execute(query, execution_options={"yield_per": _ROWS_PER_FETCH}) as result:
+        for rows in result.partitions():
+            yield from map(tuple, rows)
+
+
+def _lots(rows: Iterator[Definition]) -> Iterator[Sequence[Definition]]:
+    while lot := list(islice(rows, _ROWS_PER_FETCH)):
+        yield lot
