@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from heapq import merge
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Final
+from operator import eq
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -35,6 +36,8 @@ _ROWS_PER_NAME: Final = 10
 _FIRST_NAMES: Final = 100
 _LAST_NAMES: Final = 4_000
 _ROWS_PER_FETCH: Final = 1_000
+# Rows of a run that are read in the time in which one is looked up.
+_ROWS_PER_LOOK_UP: Final = 5
 _NAMES_PER_QUERY: Final = 1_000
 _ANCESTORS_PER_CONDITION: Final = 200
 _CONDITIONS_PER_QUERY: Final = 100
@@ -76,16 +79,45 @@ def of_run(
     return list(_of_runs(connection, [run_key], types, names, None))
 
 
-def _passing(
-    lots: Iterable[Sequence[Definition]], types: frozenset[int] | None, names: NameFilter | None
-) -> Iterator[Definition]:
-    for lot in lots:
-        kept = lot if types is None else [item for item in lot if item[1] in types]
+class _Lot(NamedTuple):
+    """Definitions in order; the types are the characters with their numbers."""
+
+    names: Sequence[str]
+    types: str
+
+    @classmethod
+    def of(cls, rows: Sequence[Definition]) -> _Lot:
+        return cls([name for name, _ in rows], "".join(chr(type_) for _, type_ in rows))
+
+    @property
+    def last(self) -> Definition:
+        return self.names[-1], ord(self.types[-1])
+
+    def passing(self, types: frozenset[int] | None, names: NameFilter | None) -> Iterator[Definition]:
+        """Yield the definitions that pass the filters."""
+        if types is not None:
+            wanted = frozenset(map(chr, types))
+            places = [place for place, type_ in enumerate(self.types) if type_ in wanted]
+            if len(places) < len(self.names):
+                kept = _Lot([self.names[place] for place in places], "".join(self.types[place] for place in places))
+                yield from kept.passing(None, names)
+                return
         if names is None:
-            yield from kept
-        else:
-            passing = names.among([name for name, _ in kept])
-            yield from (kept[place] for place in np.flatnonzero(passing).tolist())
+            yield from zip(self.names, map(ord, self.types), strict=True)
+            return
+        for place in np.flatnonzero(names.among(self.names)).tolist():
+            yield self.names[place], ord(self.types[place])
+
+    def distinct(self) -> _Lot:
+        """Return each definition once."""
+        if not any(map(eq, self.names, islice(self.names, 1, None))):
+            return self
+        return _Lot.of([(name, ord(type_)) for name, type_ in dict.fromkeys(zip(self.names, self.types, strict=True))])
+
+
+def _passing(lots: Iterable[_Lot], types: frozenset[int] | None, names: NameFilter | None) -> Iterator[Definition]:
+    for lot in lots:
+        yield from lot.passing(types, names)
 
 
 def _distinct(each: Collection[Iterator[Definition]]) -> Iterator[Definition]:
@@ -95,48 +127,53 @@ def _distinct(each: Collection[Iterator[Definition]]) -> Iterator[Definition]:
 
 def _lots_of_project(
     connection: sa.Connection, project_id: int, after: Definition | None, enough: int
-) -> Iterator[Sequence[Definition]]:
+) -> Iterator[_Lot]:
     """Yield the definitions of a project that come behind a place, ascending, some at a time.
 
     The rows are read one after the other where most of them tell a new name. Where many runs have the same names, they
     are looked up one after the other, past all the runs.
     """
+    theirs = attributes.c.project_id == project_id
     size, count = min(_FIRST_LOT, enough), _FIRST_NAMES
     place, is_included = after, False
     while True:
-        rows = _read(connection, project_id, place, size, is_included=is_included)
-        lot = list(dict.fromkeys(rows))
+        rows = _read(connection, theirs, place, size, is_included=is_included)
+        lot = rows.distinct()
         yield lot
-        if len(rows) < size:
+        if len(rows.names) < size:
             return
-        place, is_included = lot[-1], False
-        if len(lot) * _ROWS_PER_NAME >= len(rows):
+        place, is_included = lot.last, False
+        if len(lot.names) * _ROWS_PER_NAME >= len(rows.names):
             size = min(2 * size, _LAST_LOT)
             continue
         walked = _walk(connection, project_id, place, count + 1)
-        yield walked[:count]
-        if len(walked) <= count:
+        yield _Lot(walked.names[:count], walked.types[:count])
+        if len(walked.names) <= count:
             return
         # Reading goes on at the last one, and need not find its way through the runs behind a name.
-        place, is_included = walked[-1], True
+        place, is_included = walked.last, True
         size, count = min(_FIRST_LOT, enough), min(2 * count, _LAST_NAMES)
 
 
 def _read(
-    connection: sa.Connection, project_id: int, place: Definition | None, size: int, *, is_included: bool
-) -> list[Definition]:
-    """Return names and types in the rows of the index behind a place, or from it on."""
+    connection: sa.Connection,
+    whose: sa.ColumnElement[bool],
+    place: Definition | None,
+    size: int,
+    *,
+    is_included: bool = False,
+) -> _Lot:
+    """Return names and types in the rows behind a place, or from it on."""
     name, type_ = attributes.c.name, attributes.c.type
-    query = sa.select(name, type_).where(attributes.c.project_id == project_id).order_by(name, type_).limit(size)
+    query = sa.select(name, type_).where(whose).order_by(name, type_).limit(size)
     if place is not None:
         here = sa.tuple_(name, type_)
         # Databases find their way by the first condition.
         query = query.where(name >= place[0], here >= place if is_included else here > place)
-    names, types = _columns(connection, query)
-    return list(zip(names, types, strict=True))
+    return _joined(connection, query)
 
 
-def _walk(connection: sa.Connection, project_id: int, place: Definition, count: int) -> Sequence[Definition]:
+def _walk(connection: sa.Connection, project_id: int, place: Definition, count: int) -> _Lot:
     """Return the distinct names and types next behind a place: from each to the next one, through the index."""
 
     def next_key(name: Any, type_: Any) -> sa.ColumnElement[Any]:
@@ -151,26 +188,22 @@ def _walk(connection: sa.Connection, project_id: int, place: Definition, count: 
     walk = begin.cte("walk", recursive=True)
     on = later.c.id == next_key(walk.c.name, walk.c.type)
     walk = walk.union_all(sa.select(later.c.name, later.c.type).join_from(walk, later, on))
-    names, types = _columns(connection, sa.select(walk.c.name, walk.c.type).limit(count))
-    return list(zip(names, types, strict=True))
+    return _joined(connection, sa.select(walk.c.name, walk.c.type).limit(count))
 
 
-def _columns(connection: sa.Connection, query: sa.Select[Any]) -> tuple[list[str], list[int]]:
-    """Return the two columns of a query, names and types."""
+def _joined(connection: sa.Connection, query: sa.Select[Any]) -> _Lot:
+    """Return the names and types that a query finds, which come as two texts."""
     rows = query.subquery()
     if connection.dialect.name == "postgresql":
-        joined = (sa.func.string_agg(rows.c.name, "\n"), sa.func.string_agg(sa.cast(rows.c.type, sa.Text), ","))
+        texts = sa.func.string_agg(rows.c.name, "\n"), sa.func.string_agg(sa.func.chr(rows.c.type), "")
     else:
-        joined = (sa.func.group_concat(rows.c.name, "\n"), sa.func.group_concat(rows.c.type, ","))
-    text, numbers = connection.execute(sa.select(sa.type_coerce(joined[0], Text), joined[1])).one()
-    if text is None:
-        return [], []
-    names, types = text.split("\n"), list(map(int, numbers.split(",")))
-    if len(names) == len(types):
-        return names, types
-    # A name of several lines is among them.
-    found = connection.execute(query).all()
-    return [name for name, _ in found], [type_ for _, type_ in found]
+        texts = sa.func.group_concat(rows.c.name, "\n"), sa.func.group_concat(sa.func.char(rows.c.type), "")
+    lines, types = connection.execute(sa.select(sa.type_coerce(texts[0], Text), texts[1])).one()
+    if lines is None:
+        return _Lot([], "")
+    names = lines.split("\n")
+    # Where a name has several lines they come one by one.
+    return _Lot(names, types) if len(names) == len(types) else _Lot.of(list(map(tuple, connection.execute(query))))
 
 
 def _of_runs(
@@ -201,18 +234,24 @@ def _passing_of_run(
     after: Definition | None,
 ) -> Iterator[Definition]:
     """Yield the definitions of a run: names lie in an index; types do not, and are looked up of those that pass."""
-    size, last = _FIRST_LOT, "" if after is None else after[0]
-    query = sa.select(attributes.c.name).where(attributes.c.run_id == run_key).order_by(attributes.c.name)
+    name, theirs = attributes.c.name, attributes.c.run_id == run_key
+    alone = sa.select(name, sa.literal_column("1").label("type")).where(theirs).order_by(name)
+    whole = _ascending(types, after).where(theirs)
     # What has the name of the place may have another type.
-    condition = attributes.c.name >= last
-    while lot := connection.scalars(query.where(condition).limit(size)).all():
-        kept = [lot[place] for place in np.flatnonzero(names.among(lot)).tolist()]
-        for some in batches(kept, _NAMES_PER_QUERY):
-            whole = _ascending(types, after).where(attributes.c.run_id == run_key, attributes.c.name.in_(some))
-            yield from _rows(connection, whole)
+    size, behind = _FIRST_LOT, name >= ("" if after is None else after[0])
+    while True:
+        lot = _joined(connection, alone.where(behind).limit(size)).names
+        passing = [lot[place] for place in np.flatnonzero(names.among(lot)).tolist()]
+        if len(passing) * _ROWS_PER_LOOK_UP > len(lot):
+            wanted = frozenset(passing)
+            rows = _rows(connection, whole.where(name >= passing[0], name <= passing[-1]))
+            yield from (item for item in rows if item[0] in wanted)
+        else:
+            for some in batches(passing, _NAMES_PER_QUERY):
+                yield from _rows(connection, whole.where(name.in_(some)))
         if len(lot) < size:
             return
-        size, condition = min(2 * size, _LAST_LOT), attributes.c.name > lot[-1]
+        size, behind = min(2 * size, _LAST_LOT), name > lot[-1]
 
 
 def _ascending(types: frozenset[int] | None, after: Definition | None) -> sa.Select[Any]:
@@ -250,6 +289,6 @@ def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[Definiti
             yield from map(tuple, rows)
 
 
-def _lots(rows: Iterator[Definition]) -> Iterator[Sequence[Definition]]:
+def _lots(rows: Iterator[Definition]) -> Iterator[_Lot]:
     while lot := list(islice(rows, _ROWS_PER_FETCH)):
-        yield lot
+        yield _Lot.of(lot)
