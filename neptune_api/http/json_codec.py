@@ -4,7 +4,8 @@ Like the JSON form of proto3 that google.protobuf.json_format writes, and severa
 
 - 64-bit integers are numbers; texts are accepted as well.
 - Integers with `http_datetime`, milliseconds since the epoch, are instants like google.protobuf.Timestamp.
-- Enum values are named by their `http_name`, if they have one; proto names and numbers are accepted as well.
+- Enum values are named by their `http_name`, if they have one; proto names and numbers are accepted as well. Others
+  are refused, unless the enum is `http_open`.
 - A message with `http_list` is the bare array of its only field. `null` is absent everywhere, `[]` is not.
 - Fields without presence are always written, whatever their value, except an unspecified enum; readers of the REST API
   demand the keys.
@@ -447,6 +448,9 @@ def _read_bytes(value: Any) -> bytes:
 
 
 def _enum_reader(enum: EnumDescriptor) -> Read:
+    from neptune_api.v1.annotations_pb2 import http_open
+
+    is_open: bool = enum.GetOptions().Extensions[http_open]
     numbers = {value.name: value.number for value in enum.values}
     names = enum_names(enum)
     numbers.update({name: number for number, name in names.items()})
@@ -456,6 +460,8 @@ def _enum_reader(enum: EnumDescriptor) -> Read:
             return numbers[value]
         if type(value) is int and -(1 << 31) <= value < 1 << 31:
             return value
+        if is_open and type(value) is str:
+            return 0
         allowed = ", ".join(name for number, name in sorted(names.items()) if not name.endswith("_UNSPECIFIED"))
         given = f"{value[:40]!r}" if type(value) is str else kind_of(value)
         raise TranscodeError(f"must be one of {allowed}, not {given}")

@@ -98,6 +98,7 @@ TWIN_FIELD_NUMBER: _builtins.int
 HTTP_LIST_FIELD_NUMBER: _builtins.int
 HTTP_HEADER_FIELD_NUMBER: _builtins.int
 HTTP_DATETIME_FIELD_NUMBER: _builtins.int
+HTTP_OPEN_FIELD_NUMBER: _builtins.int
 HTTP_NAME_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access]
 """Who may call the RPC."""
@@ -115,5 +116,7 @@ http_header: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOpti
 """The field travels in this HTTP header instead of the query string or the body."""
 http_datetime: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """True: the milliseconds since the epoch of an int64 field are written as an RFC 3339 text in HTTP JSON."""
+http_open: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumOptions, _builtins.bool]
+"""True: a text in HTTP JSON that names no value is taken for the value zero instead of being refused."""
 http_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
 """The value's text in HTTP JSON and in query strings."""

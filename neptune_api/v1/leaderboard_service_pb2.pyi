@@ -45,7 +45,7 @@ class _AggregationModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggre
     """The same as last."""
 
 class AggregationMode(_AggregationMode, metaclass=_AggregationModeEnumTypeWrapper):
-    """Summaries of a series."""
+    """Summaries of a series. Whatever else clients know is taken for last."""
 
 AGGREGATION_MODE_UNSPECIFIED: AggregationMode.ValueType  # 0
 """Not said: last."""

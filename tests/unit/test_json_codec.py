@@ -75,7 +75,7 @@ def test_dialect() -> None:
     assert written(attributes_pb2.DatetimeAttribute())["value"] == "1970-01-01T00:00:00Z"
     assert written(FileToSign(project_identifier="a/b"))["project_identifier"] == "a/b"
     assert written(BucketExpression())["customYFormula"] == ""
-    assert written(BucketExpression())["lineage"] == "BUCKET_LINEAGE_FULL"
+    assert written(BucketExpression())["lineage"] == "FULL"
     assert written(queries_pb2.StepRange(lower=1.5)) == {"from": 1.5}
     assert written(ProjectUpdate(archived=False)) == {"archived": False}
     assert written(queries_pb2.AttributeTypeFilter(attribute_type=99)) == {"attributeType": 99}  # type: ignore[arg-type] # of a later version

@@ -189,7 +189,8 @@ def test_order_by_aggregates(connection: Connection, identifier: str) -> None:
     for name, values in points.items():
         log(connection, identifier, name, series={"m": dict(enumerate(values, 1))})
     log(connection, identifier, "fork", parent="a", at=2, series={"m": {3: 30.0}})
-    expected = {
+    expected: dict[Any, str] = {
+        77: "a b c fork",
         pb.AGGREGATION_MODE_LAST: "a b c fork",
         pb.AGGREGATION_MODE_MIN: "c a fork b",
         pb.AGGREGATION_MODE_MAX: "b c a fork",
