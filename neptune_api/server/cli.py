@@ -73,11 +73,12 @@ def _serve(arguments: argparse.Namespace, signals: _EndingSignals) -> bool:
     )
     try:
         server.start()
-        # What is loaded by now stays to the end: the garbage collector need not look through it again and again.
-        gc.freeze()
         if ready_file is not None:
             _write_ready_file(ready_file, server)
         _announce(server)
+        server.load()
+        # What is loaded by now stays to the end: the garbage collector need not look through it again and again.
+        gc.freeze()
         signals.wait()
         if ready_file is not None:
             _remove(ready_file)

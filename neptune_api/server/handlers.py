@@ -8,6 +8,7 @@ StatusError, never anything else.
 from __future__ import annotations
 
 import contextvars
+import functools
 import importlib
 import logging
 import traceback
@@ -21,11 +22,10 @@ from google.protobuf.message import DecodeError, Message
 
 from neptune_api.credentials import redact
 from neptune_api.server import limits
+from neptune_api.server.deferral import DeferredServicer
 from neptune_api.server.errors import StatusError, too_large, unimplemented
 from neptune_api.server.identity import calling_as
-from neptune_api.server.store.columns import CorruptChunkError
-from neptune_api.server.store.faults import DatabaseFaultError, DiskFullError
-from neptune_api.server.store.oplog import StoreClosedError
+from neptune_api.server.store.faults import CorruptChunkError, DatabaseFaultError, DiskFullError, StoreClosedError
 from neptune_api.v1 import annotations_pb2
 
 if TYPE_CHECKING:
@@ -66,21 +66,28 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Answering:
+    """How a servicer answers one RPC."""
+
+    behaviour: Behaviour
+    """Takes the request, or an iterator of them, and the context; gives the response, or an iterator of them."""
+    read: Callable[[bytes], Any] | None = None
+    """Turns bytes into what `behaviour` takes instead of the message; None when it takes the message."""
+
+
+@dataclass(frozen=True, slots=True)
 class Handler:
     """One RPC of one servicer. `guarded` gives the function that a door calls."""
 
     method: MethodDescriptor
     request_type: type[Message]
-    read: Callable[[bytes], Any]
-    """Turns bytes into the request: `request_type.FromString`, unless the servicer reads its requests itself."""
     response_type: type[Message]
-    behaviour: Behaviour
     request_streaming: bool
     response_streaming: bool
     authenticate: Authenticate | None
     """None for RPCs that need no token."""
-    reads_bytes: bool = False
-    """True when `read` gives something else than the message."""
+    answering: Callable[[], Answering]
+    """Gives how it is answered; asking may make the servicer."""
 
     @property
     def name(self) -> str:
@@ -92,15 +99,20 @@ class Handler:
         """The RPC as gRPC writes it: `/neptune_api.v1.RunsService/GetRun`."""
         return f"/{self.method.containing_service.full_name}/{self.method.name}"
 
+    @property
+    def reads_bytes(self) -> bool:
+        """Tell whether the servicer reads its requests itself, from their binary encoding."""
+        return self.answering().read is not None
+
     def parse(self, data: bytes) -> Any:
-        """Return the request in its binary encoding.
+        """Return what the servicer gets for a request in its binary encoding.
 
         Raises StatusError: RESOURCE_EXHAUSTED over limits.MAX_REQUEST_BYTES, INVALID_ARGUMENT for malformed bytes.
         """
         if len(data) > limits.MAX_REQUEST_BYTES:
             raise too_large("The request", len(data), limits.MAX_REQUEST_BYTES, "send it in parts.")
         try:
-            return self.read(data)
+            return (self.answering().read or self.request_type.FromString)(data)
         except DecodeError:
             name = self.request_type.DESCRIPTOR.full_name
             raise StatusError(
@@ -110,6 +122,10 @@ class Handler:
                 reason="MALFORMED_REQUEST",
                 violations=[("", f"not the encoding of a {name}")],
             ) from None
+
+    def take(self, message: Message) -> Any:
+        """Return what the servicer gets for a request. Raises StatusError as parse() does."""
+        return self.parse(message.SerializeToString()) if self.reads_bytes else message
 
     def serialize(self, response: Message | Encoded) -> bytes:
         """Return the binary encoding of a response. Raises TypeError for one of another type."""
@@ -138,10 +154,11 @@ class Handler:
             try:
                 caller = self._admit(context)
                 request = receive(payload, decode)
+                behaviour = self.answering().behaviour
                 if caller is None:
-                    return encode(self.behaviour(request, context))
+                    return encode(behaviour(request, context))
                 with calling_as(caller):
-                    return encode(self.behaviour(request, context))
+                    return encode(behaviour(request, context))
             except StatusError:
                 raise
             except Exception as error:  # noqa: BLE001 # becomes an incident in the log
@@ -162,7 +179,7 @@ class Handler:
                 else:
                     with calling_as(caller):
                         own = contextvars.copy_context()
-                responses = iter(own.run(self.behaviour, request, context))
+                responses = iter(own.run(self.answering().behaviour, request, context))
                 try:
                     while (response := own.run(next, responses, None)) is not None:
                         yield encode(response)
@@ -246,30 +263,34 @@ def collect_handlers(servicers: Iterable[object], authenticate: Authenticate) ->
     `authenticate` takes the `authorization` metadata (None when it is absent) and returns the caller or raises
     StatusError; RPCs whose proto says `anonymous` go without. RPCs that a servicer does not override answer
     UNIMPLEMENTED. A servicer may have `request_readers`: by name of an RPC, a function that takes the bytes of a
-    request and returns what its method gets instead of the message, or raises DecodeError.
+    request and returns what its method gets instead of the message, or raises DecodeError. A DeferredServicer is made
+    when one of its RPCs is called.
     """
     found: dict[str, Handler] = {}
     for servicer in servicers:
-        base = _generated_base(servicer)
+        base = servicer.base if isinstance(servicer, DeferredServicer) else _generated_base(type(servicer))
         module = importlib.import_module(base.__module__)
-        for path, rpc in collect_rpcs(getattr(module, f"add_{base.__name__}_to_server"), servicer).items():
+        for path, rpc in collect_rpcs(getattr(module, f"add_{base.__name__}_to_server"), base()).items():
             service, _, name = path[1:].rpartition("/")
             method = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
-            implemented = getattr(type(servicer), name) is not getattr(base, name)
-            request_type = message_factory.GetMessageClass(method.input_type)
-            reader = getattr(servicer, "request_readers", {}).get(name)
             found[path] = Handler(
                 method=method,
-                request_type=request_type,
-                read=reader or request_type.FromString,
-                reads_bytes=reader is not None,
+                request_type=message_factory.GetMessageClass(method.input_type),
                 response_type=message_factory.GetMessageClass(method.output_type),
-                behaviour=behaviour_of(rpc) if implemented else _refusal(method),
                 request_streaming=bool(rpc.request_streaming),
                 response_streaming=bool(rpc.response_streaming),
                 authenticate=None if is_anonymous(method) else authenticate,
+                answering=functools.cache(functools.partial(_answering, servicer, base, method)),
             )
     return found
+
+
+def _answering(servicer: object, base: type, method: MethodDescriptor) -> Answering:
+    if isinstance(servicer, DeferredServicer):
+        servicer = servicer.get()
+    if getattr(type(servicer), method.name) is getattr(base, method.name):
+        return Answering(_refusal(method))
+    return Answering(getattr(servicer, method.name), getattr(servicer, "request_readers", {}).get(method.name))
 
 
 def is_anonymous(method: MethodDescriptor) -> bool:
@@ -317,11 +338,11 @@ def behaviour_of(rpc: grpc.RpcMethodHandler[Any, Any]) -> Behaviour:
     return next(behaviour for behaviour in kinds if behaviour is not None)
 
 
-def _generated_base(servicer: object) -> type:
-    for cls in type(servicer).__mro__:
+def _generated_base(servicer: type) -> type:
+    for cls in servicer.__mro__:
         if cls.__module__.endswith("_pb2_grpc") and cls.__name__.endswith("Servicer"):
             return cls
-    raise TypeError(f"{type(servicer).__name__} is no subclass of a generated servicer")
+    raise TypeError(f"{servicer.__name__} is no subclass of a generated servicer")
 
 
 def _refusal(method: MethodDescriptor) -> Behaviour:

@@ -1,36 +1,26 @@
-"""The HTTP door: a uvicorn server on a thread of its own, beside the threads of the gRPC door.
+"""The HTTP door: a thread of its own beside the threads of the gRPC door, and the HTTP server that runs on it.
 
-On a plain asyncio loop on purpose: beside a busy uvloop the threads that run the servicers starve for the interpreter
-lock.
+The server is made when somebody knocks. Until then its socket takes connections, which wait in its backlog, and a test
+or a notebook that speaks gRPC does without what HTTP takes to import.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ssl
+import selectors
+import socket
 import threading
-import time
 from typing import TYPE_CHECKING, Final
 
-import uvicorn
-
 from neptune_api.server import ports
-from neptune_api.server.http.exchange import Alarm
-from neptune_api.server.http.protocol import BoundedProtocol
 
 if TYPE_CHECKING:
-    import socket
+    from collections.abc import Callable
 
     from neptune_api.server.http.gateway import Gateway
+    from neptune_api.server.http.serving import HttpServer
     from neptune_api.server.server import TlsFiles
 
-MAX_CONNECTIONS: Final = 1000
-"""Most connections at a time; further ones are answered with 503."""
-KEEP_ALIVE_SECONDS: Final = 65
-"""How long an idle connection stays open: longer than clients keep theirs, so that it is they who close."""
-
-# How long a stopping door waits for the calls it has cancelled, and for their servicers.
-_CANCEL_SECONDS: Final = 0.2
+_BACKLOG: Final = 2048
 
 
 class HttpDoor:
@@ -39,107 +29,62 @@ class HttpDoor:
     Raises OSError (ssl.SSLError among them) when the TLS files do not fit each other.
     """
 
-    def __init__(self, bound: socket.socket, gateway: Gateway, *, tls: TlsFiles | None = None) -> None:
+    def __init__(self, bound: socket.socket, gateway: Callable[[], Gateway], *, tls: TlsFiles | None = None) -> None:
+        """Take what makes the gateway, which is called once, on the thread of the door."""
         self._socket = bound
         self._gateway = gateway
-        self._config = uvicorn.Config(
-            gateway,
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            ssl_certfile=None if tls is None else tls.certificate,
-            ssl_keyfile=None if tls is None else tls.key,
-        )
-        self._config.load()
-        if self._config.ssl is not None:
-            self._config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._server = _Server(self._config)
+        self._tls = tls
+        self._server: HttpServer | None = None
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._waiting, self._waker = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="neptune-api-http-door", daemon=True)
+        if tls is not None:
+            self._make()  # so that files that are wrong are the caller's to see
 
     def start(self) -> None:
-        """Answer requests. Raises OSError when the socket cannot be listened on."""
+        """Take connections. Raises OSError when the socket cannot be listened on."""
         # Here, so that a failure is the caller's to see.
-        ports.listen(self._socket, self._config.backlog)
+        ports.listen(self._socket, _BACKLOG)
         self._thread.start()
-        self._server.ready.wait()
+
+    def open(self) -> None:
+        """Make the server now, before the first connection comes."""
+        self._waker.send(b"\0")
 
     def stop(self, grace: float) -> bool:
         """Take no more requests, cancel what lasts longer than `grace` seconds; False if a servicer still works."""
+        with self._lock:
+            self._stopping = True
+            server = self._server
         if self._thread.is_alive():
-            self._gateway.stopping = True
-            self._server.end(grace)
+            self.open()
+            if server is not None:
+                server.end(grace)
             self._thread.join()
-        return self._gateway.close(_CANCEL_SECONDS)
+        self._socket.close()
+        self._waiting.close()
+        self._waker.close()
+        return server is None or server.close()
 
     def _run(self) -> None:
-        # Not asyncio.run(): it would take whatever kind of loop the process prefers.
-        loop = asyncio.SelectorEventLoop()
+        with selectors.DefaultSelector() as knocks:
+            for each in (self._socket, self._waiting):
+                knocks.register(each, selectors.EVENT_READ)
+            knocks.select()
         try:
-            loop.run_until_complete(self._server.serve(sockets=[self._socket]))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            self._server.ready.set()
-            loop.close()
+            server = self._make()
+        except BaseException:
+            self._socket.close()  # nobody shall wait for an answer that cannot come
+            raise
+        if server is not None:
+            server.run(self._socket)
 
+    def _make(self) -> HttpServer | None:
+        """Make the server, unless the door is to stop."""
+        with self._lock:
+            if self._server is None and not self._stopping:
+                from neptune_api.server.http.serving import HttpServer
 
-class _Server(uvicorn.Server):
-    """uvicorn, told to stop from another thread, and stopping within a given time without looking every 0.1 s."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = threading.Event()
-        self._grace = 0.0
-        self._end: asyncio.Event | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def end(self, grace: float) -> None:
-        """Begin to stop; requests under way may go on for `grace` seconds."""
-        self._grace = grace
-        if self._loop is not None and self._end is not None:
-            self._loop.call_soon_threadsafe(self._end.set)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        self._loop = asyncio.get_running_loop()
-        self._end = asyncio.Event()
-        await super().startup(sockets)
-        self.ready.set()
-
-    async def main_loop(self) -> None:
-        """Wait for the end; keep the date of responses right until then."""
-        assert self._end is not None  # noqa: S101 # startup() comes first
-        while not self._end.is_set():
-            await self.on_tick(0)
-            try:
-                with Alarm(time.monotonic() + 1.0):
-                    await self._end.wait()
-            except asyncio.TimeoutError:
-                continue
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close what is idle, let the rest go on for a while, cancel it, then cut it off."""
-        for server in self.servers:
-            server.close()
-        for each in sockets or ():
-            each.close()
-        for connection in tuple(self.server_state.connections):
-            connection.shutdown()
-        await self._settle(self._grace)
-        for task in tuple(self.server_state.tasks):
-            task.cancel()
-        await self._settle(_CANCEL_SECONDS)
-        for connection in tuple(self.server_state.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
-        await asyncio.sleep(0)
-
-    async def _settle(self, seconds: float) -> None:
-        tasks = self.server_state.tasks
-        if tasks:
-            await asyncio.wait(tuple(tasks), timeout=seconds)
+                self._server = HttpServer(self._gateway(), self._tls)
+            return self._server

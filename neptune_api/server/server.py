@@ -15,27 +15,17 @@ import grpc
 
 from neptune_api.server import ports
 from neptune_api.server.access import Access
+from neptune_api.server.deferral import DeferredStore
 from neptune_api.server.files.door import FILES_PREFIX
 from neptune_api.server.files.storage import FolderStorage, StorageError
 from neptune_api.server.grpc_door import GrpcDoor
 from neptune_api.server.handlers import collect_handlers
-from neptune_api.server.http.gateway import Gateway
 from neptune_api.server.http_door import HttpDoor
 from neptune_api.server.identity import Addresses, Identity, Secrets
-from neptune_api.server.services.attributes import AttributesService
-from neptune_api.server.services.auth import AuthService
-from neptune_api.server.services.config import ConfigService
-from neptune_api.server.services.ingest import IngestService
-from neptune_api.server.services.leaderboard import LeaderboardService
-from neptune_api.server.services.projects import ProjectsService
-from neptune_api.server.services.runs import RunsService
-from neptune_api.server.services.series import SeriesService
-from neptune_api.server.services.storage import StorageService
-from neptune_api.server.services.users import UsersService
+from neptune_api.server.servicers import servicers_of
 from neptune_api.server.store.database import Database, is_url
 from neptune_api.server.store.directory import Directory, ensure_owner
 from neptune_api.server.store.settings import DATA_FILES, Settings
-from neptune_api.server.store.store import Store
 
 if TYPE_CHECKING:
     import socket
@@ -48,6 +38,8 @@ if TYPE_CHECKING:
 
     from neptune_api.server.files.storage import FileStorage
     from neptune_api.server.handlers import Handler
+    from neptune_api.server.http.gateway import Gateway
+    from neptune_api.server.store.store import Store
 
     Clock: TypeAlias = Callable[[], float]
     Adapt: TypeAlias = Callable[[Handler], Handler]
@@ -177,9 +169,9 @@ class Server:
             self._files = self._open_files(data, files, settings, directory, secrets, clock)
             if self._files is not None:
                 undo.callback(self._files.close)
-            self._store = Store(self._database, clock)
+            self._stored = DeferredStore(self._database, clock)
             services: list[str] = []
-            servicers = _servicers(directory, self._identity, Access(directory), self._store, self._files, services)
+            servicers = servicers_of(directory, self._identity, Access(directory), self._stored, self._files, services)
             self._handlers = collect_handlers(servicers, self._identity.authenticate)
             if adapt is not None:
                 self._handlers = {path: adapt(handler) for path, handler in self._handlers.items()}
@@ -197,12 +189,16 @@ class Server:
         """The owner's API token that is valid now. A secret."""
         return self._identity.api_token_of(self._owner_id)
 
+    @property
+    def _store(self) -> Store:
+        return self._stored.get()
+
     def start(self) -> None:
         """Accept calls; operations that an earlier server has accepted but not applied are applied.
 
         Raises ServerError when the port was taken since the server was made.
         """
-        self._store.start()
+        self._stored.start()
         # The reservation makes way for gRPC. Had gRPC found the port taken itself, it would have written about it to
         # stderr as well.
         self._grpc_socket.close()
@@ -218,6 +214,12 @@ class Server:
             raise ServerError(f"Cannot listen at {self.addresses.http_url}: {error.strerror}.") from error
         _LOGGER.info("answering gRPC calls at %s, HTTP at %s", self.addresses.grpc_url, self.addresses.http_url)
 
+    def load(self) -> None:
+        """Make now what the first calls would have to wait for."""
+        self._http_door.open()
+        for handler in self._handlers.values():
+            handler.answering()
+
     def stop(self, grace: float = GRACE_SECONDS) -> bool:
         """Stop within about two seconds and lose nothing that was acknowledged; False if a servicer still works.
 
@@ -232,7 +234,7 @@ class Server:
                 http_stop = beside.submit(self._http_door.stop, grace)
                 finished = self._door is None or self._door.stop(grace)
                 finished = http_stop.result() and finished
-            self._store.close()
+            self._stored.close()
             if self._files is not None:
                 self._files.close()
             self._grpc_socket.close()
@@ -251,14 +253,18 @@ class Server:
         self.stop()
 
     def _make_http_door(self, tls: TlsFiles | None, clock: Clock) -> HttpDoor:
-        gateway = Gateway(
-            self._handlers,
-            self._identity.addresses,
-            clock=clock,
-            health=self._health,
-            files=None if self._files is None else self._files.door,
-            files_prefix=FILES_PREFIX,
-        )
+        def gateway() -> Gateway:
+            from neptune_api.server.http.gateway import Gateway
+
+            return Gateway(
+                self._handlers,
+                self._identity.addresses,
+                clock=clock,
+                health=self._health,
+                files=None if self._files is None else self._files.door,
+                files_prefix=FILES_PREFIX,
+            )
+
         try:
             return HttpDoor(self._http_socket, gateway, tls=tls)
         except OSError as error:  # ssl.SSLError is one
@@ -266,7 +272,7 @@ class Server:
 
     def _health(self) -> dict[str, bool]:
         """Tell of each part whether it works."""
-        return {"database": self._database.answers(), "applier": self._store.applying}
+        return {"database": self._database.answers(), "applier": self._stored.applying}
 
     def _reserve(self, setting: str, port: int, settings: Settings) -> socket.socket:
         host = self._host
@@ -334,25 +340,3 @@ def _location(data: str | PathLike[str] | None, store: str | None) -> Path | str
     if data is None:
         raise ServerError("The server needs a folder for its data, or the URL of a PostgreSQL database for its store.")
     return Path(data)
-
-
-def _servicers(
-    directory: Directory,
-    identity: Identity,
-    access: Access,
-    store: Store,
-    files: FileStorage | None,
-    services: list[str],
-) -> list[object]:
-    return [
-        AttributesService(store=store, access=access),
-        AuthService(identity=identity),
-        ConfigService(identity=identity, services=services),
-        IngestService(store=store, access=access),
-        LeaderboardService(store=store, access=access),
-        ProjectsService(directory=directory, access=access, exclusive=store.exclusive, storage=files),
-        RunsService(store=store, access=access),
-        SeriesService(store=store, access=access),
-        StorageService(storage=files, addresses=identity.addresses, access=access),
-        UsersService(directory=directory, identity=identity, access=access),
-    ]

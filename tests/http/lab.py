@@ -10,7 +10,7 @@ from google.protobuf import message_factory
 
 from neptune_api.http.rules import all_rules
 from neptune_api.server import ports
-from neptune_api.server.handlers import Handler
+from neptune_api.server.handlers import Answering, Handler
 from neptune_api.server.http.gateway import Gateway
 from neptune_api.server.http_door import HttpDoor
 from neptune_api.server.identity import Addresses
@@ -51,7 +51,7 @@ def serving(
         files_prefix=files_prefix,
     )
     caller = LabCaller(url)
-    caller.door = HttpDoor(bound, gateway)
+    caller.door = HttpDoor(bound, lambda: gateway)
     caller.door.start()
     try:
         yield caller
@@ -61,14 +61,12 @@ def serving(
 
 def _handler(path: str, behaviour: Callable[[Any, Any], Any]) -> Handler:
     method = all_rules()[path][0].method
-    request_type = message_factory.GetMessageClass(method.input_type)
     return Handler(
         method=method,
-        request_type=request_type,
-        read=request_type.FromString,
+        request_type=message_factory.GetMessageClass(method.input_type),
         response_type=message_factory.GetMessageClass(method.output_type),
-        behaviour=behaviour,
         request_streaming=bool(method.client_streaming),
         response_streaming=bool(method.server_streaming),
         authenticate=None,
+        answering=lambda: Answering(behaviour),
     )

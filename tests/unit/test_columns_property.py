@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from neptune_api.server.point_messages import encode_float_points
 from neptune_api.server.store import columns, steps
-from neptune_api.server.store.columns import CorruptChunkError, FloatColumns, PayloadColumns
+from neptune_api.server.store.columns import FloatColumns, PayloadColumns
+from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.summaries import FloatSummary
 from neptune_api.v1.series_pb2 import FloatSeriesValues
 

@@ -16,7 +16,7 @@ from neptune_api.server import limits
 from neptune_api.server.errors import StatusError, invalid, unauthenticated
 from neptune_api.server.handlers import Handler, collect_handlers
 from neptune_api.server.identity import Caller, current_caller
-from neptune_api.server.store.oplog import StoreClosedError
+from neptune_api.server.store.faults import StoreClosedError
 from neptune_api.v1 import config_service_pb2_grpc, ingest_service_pb2_grpc, series_service_pb2_grpc
 from neptune_api.v1.config_service_pb2 import ClientConfig, GetClientConfigRequest
 from neptune_api.v1.ingest_pb2 import RequestStatus, RunOperation, SubmitResponse

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from neptune_api.server import limits
 from neptune_api.server.store import schema
 from neptune_api.server.store.database import Database
-from neptune_api.server.store.oplog import OperationLog, StoreClosedError, Submission
+from neptune_api.server.store.faults import StoreClosedError
+from neptune_api.server.store.oplog import OperationLog, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from neptune_api.conformance import operations
 from neptune_api.server.store import schema
 from neptune_api.server.store.attributes import AttributeFilter, values_of_run
-from neptune_api.server.store.columns import CorruptChunkError
+from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.lineage import Scope
 from neptune_api.server.store.point_pages import FloatRequest, Walk, float_pages, payload_blocks
 from neptune_api.server.store.series import FloatSummaries, chunk_spans, find_series, last_payloads

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from neptune_api.conformance.operations import START_MS, append, assign, counts, create, file, snapshot, update
 from neptune_api.server.store import applier, schema, store
-from neptune_api.server.store.store import StoreClosedError
+from neptune_api.server.store.faults import StoreClosedError
 from neptune_api.v1.queries_pb2 import AttributeType
 from tests.ingest_model import Columns, Create, Model, Snapshot, Update, columns_of
 from tests.stores import TIMEOUT, Bench, Content, counts_of

@@ -261,7 +261,7 @@ def _decode(handler: Handler, payload: _Payload) -> Any:
             _capitalized(error.description.replace("must be", "the body must be", 1)),
             reason="MALFORMED_JSON_REQUEST" if kind is Format.JSON else "MALFORMED_REQUEST",
         ) from None
-    return handler.parse(message.SerializeToString()) if handler.reads_bytes else message
+    return handler.take(message)
 
 
 def stopping() -> StatusError:

@@ -15,11 +15,10 @@ from neptune_api.server.store import schema, system_attributes
 from neptune_api.server.store.blocks import Block
 from neptune_api.server.store.column_batches import ColumnBatch
 from neptune_api.server.store.column_updates import ColumnUpdates
-from neptune_api.server.store.columns import CorruptChunkError
 from neptune_api.server.store.compaction import compact
 from neptune_api.server.store.creations import Creations
 from neptune_api.server.store.envelopes import Envelope
-from neptune_api.server.store.faults import DatabaseFaultError
+from neptune_api.server.store.faults import CorruptChunkError, DatabaseFaultError
 from neptune_api.server.store.leases import NO_PROJECT, LeaseLostError, SharedLeases, SoleOwner
 from neptune_api.server.store.oplog import Kind
 from neptune_api.server.store.run_store import RunStore

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import tails as tails_
-from neptune_api.server.store.columns import CorruptChunkError, FloatColumns
+from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.oplog import Kind
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import (
@@ -38,6 +38,7 @@ from neptune_api.v1.series_service_pb2 import AppendColumnsRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from neptune_api.server.store.columns import FloatColumns
     from neptune_api.server.store.tails import Points
 
 # Sums depend on the order in which they are added up.

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from neptune_api.server.store.faults import CorruptChunkError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -39,10 +41,6 @@ _PAIR: Final = struct.Struct("<qq")
 _INT32: Final = np.iinfo(np.int32)
 _MEDIUM: Final = 6
 _INT48_MAX: Final = 2**47 - 1
-
-
-class CorruptChunkError(Exception):
-    """Report that the bytes of a chunk are not what was written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from neptune_api.server.store import tails as tails_
-from neptune_api.server.store.columns import CorruptChunkError
+from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.schema import attributes, chunks, runs, series, tails
 

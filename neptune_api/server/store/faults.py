@@ -1,4 +1,4 @@
-"""What goes wrong in a database through no fault of the request: in one sentence, what happened and what to do."""
+"""What goes wrong in a store through no fault of the request: in one sentence, what happened and what to do."""
 
 from __future__ import annotations
 
@@ -17,3 +17,11 @@ class DiskFullError(DatabaseFaultError):
 
 class UnavailableError(DatabaseFaultError):
     """Report that the database does not answer, or takes no writes now."""
+
+
+class StoreClosedError(Exception):
+    """Report that the store no longer accepts operations."""
+
+
+class CorruptChunkError(Exception):
+    """Report that the bytes of a chunk are not what was written."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from neptune_api.server import limits
+from neptune_api.server.store.faults import StoreClosedError
 from neptune_api.server.store.leases import NO_PROJECT
 from neptune_api.server.store.schema import operations, requests
 
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 _PROJECT: Final = sa.func.coalesce(operations.c.project_id, NO_PROJECT)
 # SQLite takes at most 32,766 parameters in a statement.
 _IDS_PER_QUERY: Final = 10_000
-
-
-class StoreClosedError(Exception):
-    """Report that the store no longer accepts operations."""
 
 
 class KeyTakenError(Exception):

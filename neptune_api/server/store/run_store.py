@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from neptune_api.server.store import payload_chunks, schema, series_rows
 from neptune_api.server.store import tails as tails_
-from neptune_api.server.store.columns import CorruptChunkError, PayloadColumns
+from neptune_api.server.store.columns import PayloadColumns
 from neptune_api.server.store.compaction import compact
+from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.keys import keys_of
 from neptune_api.server.store.payload_chunks import Arrival, chunk_row, is_small
 from neptune_api.server.store.run_loading import RUN_FIELDS, load_run

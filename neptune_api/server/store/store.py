@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from neptune_api.server.store.applier import Applier
 from neptune_api.server.store.blocks import BlockDecoder
 from neptune_api.server.store.envelopes import Envelope
-from neptune_api.server.store.oplog import KeyTakenError, Kind, OperationLog, Outcome, StoreClosedError, Submission
+from neptune_api.server.store.oplog import KeyTakenError, Kind, OperationLog, Outcome, Submission
 from neptune_api.v1 import ingest_pb2 as pb
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neptune_api.server.store.column_batches import ColumnBatch
     from neptune_api.server.store.database import Database
 
-__all__ = ["KeyTakenError", "Outcome", "Store", "StoreClosedError", "Submission"]
+__all__ = ["KeyTakenError", "Outcome", "Store", "Submission"]
 
 _STOP_SECONDS: Final = 0.7
 _LOOK_SECONDS: Final = 1.0

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from neptune_api.server.store.columns import CorruptChunkError, FloatColumns
+from neptune_api.server.store.columns import FloatColumns
+from neptune_api.server.store.faults import CorruptChunkError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -11,8 +11,9 @@ import numpy as np
 import sqlalchemy as sa
 
 from neptune_api.server.store import columns as columns_
-from neptune_api.server.store.columns import CorruptChunkError, FloatColumns
+from neptune_api.server.store.columns import FloatColumns
 from neptune_api.server.store.compaction import read_tails
+from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.schema import chunks
 from neptune_api.server.store.series import load_chunks

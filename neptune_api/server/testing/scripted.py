@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from neptune_api.server.errors import StatusError
-from neptune_api.server.handlers import Handler
+from neptune_api.server.handlers import Answering, Handler
 from neptune_api.server.local import LocalServer
 from neptune_api.server.testing.clock import TestClock
 from neptune_api.server.testing.connections import cut
@@ -141,13 +141,10 @@ class _Script:
 
     def adapt(self, handler: Handler) -> Handler:
         """Return an RPC that passes the script."""
-        behaviour = handler.behaviour
-        if handler.reads_bytes:
-            behaviour = _reading(handler)
         passing = self._stream if handler.response_streaming else self._call
+        answering = Answering(passing(handler, _taking_messages(handler)))
         known = {field.name: getattr(handler, field.name) for field in fields(handler)}
-        known |= {"read": handler.request_type.FromString, "reads_bytes": False}
-        adapted = _ScriptedHandler(**known | {"behaviour": passing(handler, behaviour)})
+        adapted = _ScriptedHandler(**known | {"answering": lambda: answering})
         self._handlers[handler.path] = adapted
         return adapted
 
@@ -293,14 +290,12 @@ def _drop(context: Any) -> NoReturn:
     raise CUT
 
 
-def _reading(handler: Handler) -> Behaviour:
-    """Return the behaviour of an RPC that reads its requests from bytes as one that takes the message."""
-
-    def read(request: Any) -> Any:
-        return handler.parse(request.SerializeToString())
+def _taking_messages(handler: Handler) -> Behaviour:
+    """Return the behaviour of an RPC as one that takes messages, even if the servicer reads their bytes."""
 
     def call(request: Any, context: Any) -> Any:
-        return handler.behaviour(map(read, request) if handler.request_streaming else read(request), context)
+        taken = map(handler.take, request) if handler.request_streaming else handler.take(request)
+        return handler.answering().behaviour(taken, context)
 
     return call
 
