@@ -82,12 +82,18 @@ def neptune_server(pytestconfig: pytest.Config) -> Iterator[ScriptedServer | Out
             raise pytest.UsageError(f"--neptune-wire={wire} contradicts --neptune-target={target}")
         yield outside
         return
-    from neptune_api.server.testing.scripted import ScriptedServer
+    from neptune_api.server import no_garbage
 
-    with ScriptedServer() as server:
-        pytestconfig.stash[_SERVER] = server
+    with no_garbage():
+        from neptune_api.server.testing import ScriptedServer
+
+        server = ScriptedServer().start()
+    pytestconfig.stash[_SERVER] = server
+    try:
         yield server
+    finally:
         del pytestconfig.stash[_SERVER]
+        server.stop()
 
 
 @pytest.fixture

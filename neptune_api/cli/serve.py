@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +10,6 @@ from neptune_api.cli.console import complain
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
 STORE_VARIABLE: Final = "NEPTUNE_API_STORE"
 """The environment variable with the URL of the store."""
@@ -72,10 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.store is None and arguments.data is None:
         complain(f"Say where the data is: --data DIR, --store URL, or the URL in {STORE_VARIABLE}.")
         return 2
-    from neptune_api.server import missing_extra
+    from neptune_api.server import missing_extra, no_garbage
 
     try:
-        with _no_garbage():
+        with no_garbage():
             from neptune_api.server.cli import serve
         return serve(arguments)
     except ModuleNotFoundError as error:
@@ -84,13 +81,3 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         complain(sentence)
         return 2
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Pause the garbage collector: imports make many objects and no garbage, and looking for some takes a tenth."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from neptune_api.server.local import LocalServer
 
 __all__ = ["LocalServer"]
@@ -18,11 +22,24 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     return f'The server needs the package {package}, which is not installed: pip install "neptune-api[server]"'
 
 
+@contextmanager
+def no_garbage() -> Iterator[None]:
+    """Pause the garbage collector: imports make many objects and no garbage, and looking for some takes a tenth."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def __getattr__(name: str) -> object:
     if name != "LocalServer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from neptune_api.server.local import LocalServer
+        with no_garbage():
+            from neptune_api.server.local import LocalServer
     except ModuleNotFoundError as error:
         sentence = missing_extra(error)
         if sentence is None:

@@ -37,10 +37,10 @@ class HttpDoor:
         self._server: HttpServer | None = None
         self._lock = threading.Lock()
         self._stopping = False
-        self._waiting, self._waker = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, name="neptune-api-http-door", daemon=True)
         if tls is not None:
             self._make()  # so that files that are wrong are the caller's to see
+        self._waiting, self._waker = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="neptune-api-http-door", daemon=True)
 
     def start(self) -> None:
         """Take connections. Raises OSError when the socket cannot be listened on."""

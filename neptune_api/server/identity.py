@@ -148,7 +148,7 @@ class Secrets:
         `meta`; for those of a data folder see `load`. Raises StoreError.
         """
         if database.folder is not None:
-            return cls.load(database.folder)
+            return cls.load(database.folder, durable=database.durable)
         meta = schema.meta
         keys = ("secrets.server_id", "secrets.signing_key")
         with database.write() as connection:
@@ -167,7 +167,7 @@ class Secrets:
             ) from None
 
     @classmethod
-    def load(cls, folder: Path) -> Secrets:
+    def load(cls, folder: Path, *, durable: bool = True) -> Secrets:
         """Read the secrets of a data folder that is locked by its Database, or make them on the first start.
 
         They lie in a file that only its owner may read and not in the database: a database that is backed up, copied
@@ -177,7 +177,8 @@ class Secrets:
         path = folder / _SECRETS_FILE
         try:
             if not path.exists():
-                _write_private(path, {"server_id": str(uuid.uuid4()), "signing_key": secrets.token_hex(_KEY_BYTES)})
+                made = {"server_id": str(uuid.uuid4()), "signing_key": secrets.token_hex(_KEY_BYTES)}
+                _write_private(path, made, durable=durable)
             path.chmod(0o600)  # a copied folder may have lost its modes
         except OSError as error:
             raise StoreError(f"The file {path} cannot be used: {error.strerror}.") from error
@@ -394,15 +395,18 @@ class Identity:
         return claims if is_ours else None
 
 
-def _write_private(path: Path, content: dict[str, str]) -> None:
-    """Write a file for its owner only; after a crash there is the whole file or none."""
+def _write_private(path: Path, content: dict[str, str], *, durable: bool) -> None:
+    """Write a file for its owner only; if it is `durable`, there is the whole file or none after a crash."""
     unfinished = path.with_suffix(".new")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(content, file)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     unfinished.replace(path)
+    if not durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

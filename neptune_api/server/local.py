@@ -81,6 +81,7 @@ class LocalServer:
                 http_port=self._http_port,
                 clock=self._clock,
                 adapt=self._adapt,
+                durable=self._temporary is None,
             )
             self._server.start()
         except BaseException:

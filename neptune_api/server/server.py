@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
 
     Clock: TypeAlias = Callable[[], float]
     Adapt: TypeAlias = Callable[[Handler], Handler]
+
+for _package in ("httptools", "numpy", "re2", "uvicorn"):
+    # They are imported when they are first needed, which would be late to hear that one is missing.
+    if find_spec(_package) is None:
+        raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)
 
 DEFAULT_WORKSPACE: Final = "local"
 DEFAULT_USERNAME: Final = "owner"
@@ -96,7 +102,8 @@ class Server:
     `data`; by default where they were, or in `data`. The servers of one database need a place that all of them see.
 
     `clock` gives the time, in seconds since 1970, by which tokens expire and things are dated; `adapt` changes each RPC
-    before the doors get it. Both are for tests.
+    before the doors get it; not to be `durable`, for a folder that goes with its process, spares waiting for the disk.
+    These are for tests.
 
     Raises StoreError and ServerError when the folder, the ports or the files cannot be used.
     """
@@ -118,6 +125,7 @@ class Server:
         allow_plaintext: bool = False,
         clock: Clock = time.time,
         adapt: Adapt | None = None,
+        durable: bool = True,
     ) -> None:
         if tls is None and not allow_plaintext and not ports.is_loopback(host):
             raise ServerError(
@@ -136,7 +144,7 @@ class Server:
         self._host = host
         self._door: GrpcDoor | None = None
         with ExitStack() as undo:
-            self._database = Database(_location(data, store))
+            self._database = Database(_location(data, store), durable=durable)
             undo.callback(self._database.close)
             settings = Settings(self._database)
             self._grpc_socket = undo.enter_context(self._reserve("grpc_port", grpc_port, settings))

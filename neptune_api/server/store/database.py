@@ -64,12 +64,14 @@ class Database:
     Both raise a DatabaseFaultError where the database is at fault.
     """
 
-    def __init__(self, location: Path | str) -> None:
+    def __init__(self, location: Path | str, *, durable: bool = True) -> None:
         """Open, or create, the database in a folder, or at the URL of a PostgreSQL database.
 
+        `durable` transactions are on disk when they end; those of a folder that goes with its process need not be.
         Raises StoreError when it cannot be used, another server has the folder open, or a newer version made it.
         """
-        self.backend: Final = _backend(location)
+        self.backend: Final = _backend(location, durable=durable)
+        self.durable: Final = durable
         self._counting = threading.Lock()
         self._begun = self._ended = 0
         self._engine = self.backend.engine
@@ -158,11 +160,11 @@ def is_url(location: object) -> bool:
     return isinstance(location, str) and location.startswith(URL_SCHEMES)
 
 
-def _backend(location: Path | str) -> Backend:
+def _backend(location: Path | str, *, durable: bool) -> Backend:
     if isinstance(location, Path):
         from neptune_api.server.store.sqlite import Folder
 
-        return Folder(location)
+        return Folder(location, durable=durable)
     from neptune_api.server.store.postgresql import Address
 
     return Address(location)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -30,7 +31,6 @@ _FIRST_PRAGMAS: Final = ("page_size=8192", "auto_vacuum=INCREMENTAL")
 _PRAGMAS: Final = (
     f"busy_timeout={_BUSY_TIMEOUT_MS}",
     "journal_mode=WAL",
-    "synchronous=FULL",
     "foreign_keys=ON",
     # 64 MB: what is written and soon deleted, as the log is, mostly never gets into the database file. That is a fifth
     # of all bytes written while points come in; twice as much would save little more.
@@ -57,8 +57,8 @@ class Folder:
     Writers of one process queue up on a lock instead of on SQLite's, which is neither fair nor quick to wake up.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Take the folder, which is made when it is missing. Raises StoreError."""
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        """Take the folder, which is made when it is missing; `durable` transactions are on disk. Raises StoreError."""
         self.path: Final = path
         self.label: Final = f"The data folder {path}"
         self._write_lock = threading.Lock()
@@ -69,7 +69,7 @@ class Folder:
             max_overflow=_POOL_SIZE,
             connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
         )
-        event.listen(self.engine, "connect", _configure)
+        event.listen(self.engine, "connect", partial(_configure, f"synchronous={'FULL' if durable else 'OFF'}"))
         event.listen(self.engine, "begin", _begin)
 
     @contextlib.contextmanager
@@ -162,11 +162,11 @@ def open_read_only(folder: Path) -> sa.Engine:
     return engine
 
 
-def _configure(connection: sqlite3.Connection, _record: Any) -> None:
+def _configure(synchronous: str, connection: sqlite3.Connection, _record: Any) -> None:
     # Transactions begin explicitly in `_begin`; the driver's own implicit ones would hide a read's snapshot.
     connection.isolation_level = None
     is_new = not connection.execute("PRAGMA page_count").fetchone()[0]
-    for pragma in (*_FIRST_PRAGMAS, *_PRAGMAS) if is_new else _PRAGMAS:
+    for pragma in (*_FIRST_PRAGMAS, *_PRAGMAS, synchronous) if is_new else (*_PRAGMAS, synchronous):
         connection.execute(f"PRAGMA {pragma}")
 
 

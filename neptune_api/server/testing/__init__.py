@@ -19,7 +19,10 @@ def __getattr__(name: str) -> object:
         return OutsideServer
     if name == "ScriptedServer":
         from neptune_api.server import LocalServer as LocalServer  # names the extra when it is missing
-        from neptune_api.server.testing.scripted import ScriptedServer
+        from neptune_api.server import no_garbage
+
+        with no_garbage():
+            from neptune_api.server.testing.scripted import ScriptedServer
 
         return ScriptedServer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
