@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 FAMILIES: Final = (
     "calls",
     "start",
-    "fixture",
     "submit",
     "append_columns",
     "read_columns",
