@@ -470,6 +470,44 @@ def test_what_an_exporter_asks_for(query: Reader) -> None:
     assert metrics.column((f"{names[80]}:float_series", "value"))["wide", 1.0] == 10.0
 
 
+def test_what_an_exporter_asks_for_of_series_and_files(query: Reader, tmp_path: Path) -> None:
+    texts_and_histograms = ["h/counts", "h/densities", "s/line", "s/notes"]
+    kinds = {
+        "['string_series', 'histogram_series']": texts_and_histograms,
+        "['file']": ["f/weights"],
+        "['file_series']": ["f/images"],
+    }
+    for types, names in kinds.items():
+        chosen = f"runs={RUNS!r}, attributes=AttributeFilter(type={types})"
+        assert query(f"nq.runs.list_attributes({chosen})") == names
+    series = query.frame(
+        f"nq.runs.fetch_series(runs={RUNS!r}, attributes={texts_and_histograms!r}, include_time='absolute',"
+        " lineage_to_the_root=False)"
+    )
+    lines = {key: text for key, text in series.column(("s/line", "value")).items() if text not in (NAN, MISSING)}
+    assert lines == {
+        **{("fork-1", float(step)): f"fork-1 {step}" for step in range(5, 9)},
+        **{("fork-2", float(step)): f"fork-2 {step}" for step in range(9, 12)},
+        **{("root", float(step)): f"root {step}" for step in range(5)},
+    }
+    assert series.column(("h/densities", "value"))["train-2", 7.0] == histogram("DENSITY", *DENSITIES)
+    images = (
+        f"nq.runs.fetch_series(runs={RUNS!r}, attributes=AttributeFilter(name=['f/images'], type=['file_series']),"
+        " include_time='absolute', lineage_to_the_root=False)"
+    )
+    table = (
+        f"nq.runs.fetch_runs_table(runs={RUNS!r}, attributes=AttributeFilter(name=['f/weights'], type=['file']),"
+        " sort_by=Attribute('sys/id', 'string'), sort_direction='asc', type_suffix_in_column_names=True)"
+    )
+    for files, expected in (
+        (images, {("train-2", float(step)): image for step, image in IMAGES.items()}),
+        (table, {("train-2", NAN): FILE}),
+    ):
+        found = query.frame(f"nq.runs.download_files(files={files}, destination={str(tmp_path)!r})")
+        paths = {key: row[0] for key, row in zip(found.index, found.rows, strict=True)}
+        assert {key: Path(path).read_bytes() for key, path in paths.items()} == expected
+
+
 # Files
 
 
