@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from typing import TYPE_CHECKING
@@ -99,6 +100,26 @@ def test_headers(stranger: Caller) -> None:
     many = b"".join(b"A%d: x\r\n" % n for n in range(protocol.MAX_HEADERS - 2))
     assert status_of(stranger.send(HEALTH + b"Connection: close\r\n" + many + b"\r\n")) == 200
     assert status_of(stranger.send(HEALTH + b"Connection: close\r\nB: x\r\n" + many + b"\r\n")) == 431
+
+
+def test_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol.BoundedProtocol, "max_connections", 3)
+    behaviours = dict.fromkeys((AUTHORIZE, REFRESH), lambda _request, _context: AuthorizedUser())
+    with serving(behaviours) as caller, contextlib.ExitStack() as idle:
+        for _ in range(2):
+            opened = idle.enter_context(caller.raw())
+            opened.sendall(HEALTH + b"\r\n")  # so that the door has taken it
+            assert status_of(opened.recv(100_000)) == 200
+        assert caller.get("/healthz").status == 200
+        last = idle.enter_context(caller.raw())
+        last.sendall(HEALTH + b"\r\n")
+        assert status_of(last.recv(100_000)) == 200
+        beyond = caller.get("/healthz")
+        assert (beyond.status, beyond.headers["retry-after"], beyond.json()["status"]) == (503, "1", "UNAVAILABLE")
+        assert beyond.json()["message"] == "The server has 3 connections, the limit: try again later."
+        last.close()
+        while caller.get("/healthz").status == 503:  # until the door has seen it close
+            continue
 
 
 def test_headers_without_an_end(stranger: Caller) -> None:

@@ -1,11 +1,12 @@
-"""uvicorn's HTTP/1.1 with bounds on what comes before a body: bytes, number of headers, seconds.
+"""uvicorn's HTTP/1.1 with bounds on connections and on what comes before a body: bytes, number of headers, seconds.
 
-uvicorn bounds none of them with its fast parser, and without bounds whoever reaches the port can hold connections and
-memory for nothing. Bodies are bounded where they are read.
+uvicorn bounds none of the latter with its fast parser, and without bounds whoever reaches the port can hold connections
+and memory for nothing. Bodies are bounded where they are read.
 """
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,6 +25,8 @@ MAX_HEADERS_BYTES: Final = 64 * 1024
 """Most bytes of all headers together."""
 MAX_HEADERS: Final = 128
 """Most headers."""
+MAX_CONNECTIONS: Final = 1000
+"""Most connections at a time; requests on further ones are answered with 503."""
 HEAD_SECONDS: Final = 10.0
 """How long a client may take from the first byte of a request, or from connecting, to the end of its headers."""
 
@@ -32,6 +35,7 @@ _REASONS: Final = {
     408: "Request Timeout",
     414: "URI Too Long",
     431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
 }
 
 
@@ -43,6 +47,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection of the HTTP door."""
 
     head_seconds = HEAD_SECONDS
+    max_connections = MAX_CONNECTIONS
 
     def __init__(
         self,
@@ -115,6 +120,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._heads += 1
         self._head_bytes = 0
         self._stop_timer()
+        # uvicorn would say so in plain text.
+        if len(self.connections) > self.max_connections:
+            self._refuse(503, f"The server has {self.max_connections:,} connections, the limit: try again later.")
+            raise _RefusedError
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -160,9 +169,11 @@ class BoundedProtocol(HttpToolsProtocol):
         # In the middle of a response there is no place for another one.
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             reason = _REASONS[status]
-            body = dump({"code": status, "message": message, "title": reason, "status": "INVALID_ARGUMENT"})
+            name = "UNAVAILABLE" if status == HTTPStatus.SERVICE_UNAVAILABLE else "INVALID_ARGUMENT"
+            body = dump({"code": status, "message": message, "title": reason, "status": name})
+            later = "retry-after: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
             head = (
-                f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n"
+                f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n{later}"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from neptune_api.server.http.gateway import Gateway
     from neptune_api.server.server import TlsFiles
 
-MAX_CONNECTIONS: Final = 1000
-"""Most connections at a time; further ones are answered with 503."""
 KEEP_ALIVE_SECONDS: Final = 65
 """How long an idle connection stays open: longer than clients keep theirs, so that it is they who close."""
 
@@ -48,7 +46,6 @@ class HttpServer:
             log_config=None,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             ssl_certfile=None if tls is None else tls.certificate,
             ssl_keyfile=None if tls is None else tls.key,
