@@ -181,6 +181,21 @@ def test_alpha_downloads(fetcher: Reader, tmp_path: Path) -> None:
     assert Path(frame.records()["train"]["f/weights"]).read_bytes() == FILE
 
 
+def test_alpha_nothing_is_an_empty_frame(fetcher: Reader, tmp_path: Path) -> None:
+    for expression in (
+        "alpha.fetch_experiments_table(experiments='nothing', attributes='.*')",
+        "alpha.runs.fetch_runs_table(runs='nothing', attributes='.*')",
+        "alpha.fetch_metrics(experiments='nothing', attributes='.*')",
+        "alpha.runs.fetch_metrics(runs='train-2', attributes='nothing')",
+        "alpha.fetch_metrics(experiments='train', attributes='m/loss', step_range=(5, 6))",
+        "alpha.fetch_series(experiments='train', attributes='nothing')",
+        f"alpha.download_files(experiments='nothing', attributes='.*', destination={str(tmp_path)!r})",
+    ):
+        assert fetcher.frame(expression).rows == [], expression
+    assert fetcher("alpha.runs.list_runs(runs='nothing')") == []
+    assert fetcher("alpha.list_attributes(experiments='train', attributes='nothing')") == []
+
+
 def test_alpha_refusals(fetcher: Reader) -> None:
     with pytest.raises(ClientError) as caught:
         fetcher("alpha.list_experiments(context=alpha.get_context().with_project('local/nowhere'))")

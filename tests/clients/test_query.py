@@ -434,6 +434,42 @@ def test_buckets_of_thousands_of_series(query: Reader) -> None:
     assert values["wide", "w/metric/0080", "y"] == 10.0
 
 
+# Pages
+
+
+SMALL_PAGES = {
+    "ATTRIBUTE_DEFINITIONS_BATCH_SIZE": "3",
+    "ATTRIBUTE_VALUES_BATCH_SIZE": "7",
+    "ENTRIES_SEARCH_MAX_PROJECTION_ATTRIBUTES": "2",
+    "EXPERIMENT_SYS_ATTRS_BATCH_SIZE": "2",
+    "FILES_BATCH_SIZE": "1",
+    "MAX_ATTRIBUTE_FILTER_SIZE": "40",
+    "MAX_REQUEST_SIZE": "160",
+    "MAX_WORKERS": "16",
+    "SERIES_BATCH_SIZE": "2",
+}
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "sorted(nq.runs.list_runs())",
+        "nq.list_attributes(experiments='train | line')",
+        "nq.runs.list_attributes(attributes='^sys/')",
+        "nq.runs.fetch_runs_table(attributes='^(cfg/[^m]|m/|h/)', sort_direction='asc')",
+        "nq.fetch_experiments_table(attributes=['cfg/int', 'cfg/bool', 'm/line', 'm/loss', 's/notes'])",
+        "nq.runs.fetch_metrics(runs='.*', attributes='^m/')",
+        "nq.runs.fetch_metrics(runs=['root', 'fork-1', 'fork-2'], attributes=['m/line', 'm/late'], tail_limit=3)",
+        "nq.runs.fetch_series(runs='.*', attributes='^(s|h)/')",
+        "nq.fetch_metric_buckets(experiments='train | line', y='^m/', limit=4)",
+        "nq.experimental.fetch_runs_table_global(runs='fork', attributes='^m/', limit=2)",
+    ],
+)
+def test_pages_of_any_size_are_the_whole(query: Reader, expression: str) -> None:
+    small = {f"NEPTUNE_QUERY_{name}": value for name, value in SMALL_PAGES.items()}
+    assert query(expression, **small) == query(expression)
+
+
 # As the exporter of the hosted service asks
 
 
