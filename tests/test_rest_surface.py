@@ -31,10 +31,9 @@ LEFT_OUT = {
     "LeaderboardEntriesSearchResultDTO.groups": "there is no grouping",
     "ProjectMemberDTO.invitationInfo": "there are no invitations",
     "ProjectMemberDTO.organizationInvitationInfo": "there are no invitations",
+    "QueryLeaderboardParamsGroupingParamsDTO.openedGroups": "there is no grouping",
     "QueryAttributesExperimentResultDTO.organizationName": "the official binary message has no such field",
     "QueryAttributesExperimentResultDTO.projectName": "the official binary message has no such field",
-    "SearchLeaderboardEntriesParamsDTO.grouping": "no released client groups",
-    "SearchLeaderboardEntriesParamsDTO.queryNameAliases": "no released client sends aliases",
 }
 NUMBERS = {
     # The official binary messages count with 64 bits what JSON counts with 32.

@@ -585,7 +585,7 @@ class Client(ClientBase):
         """Searches the runs of a project. Needs viewer.
 
         Errors: INVALID_ARGUMENT for a query that cannot be parsed (with position) or a bad sort or page;
-        PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project.
+        PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project; UNIMPLEMENTED for groups and aliases.
 
         RPC: `LeaderboardService.SearchLeaderboardEntries`, `POST
         /api/leaderboard/v1/proto/leaderboard/entries/search/`.

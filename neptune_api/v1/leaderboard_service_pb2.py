@@ -19,7 +19,7 @@ from neptune_api.v1 import attributes_pb2 as neptune__api_dot_v1_dot_attributes_
 from neptune_api.v1 import queries_pb2 as neptune__api_dot_v1_dot_queries__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(neptune_api/v1/leaderboard_service.proto\x12\x0eneptune_api.v1\x1a\x1cgoogle/api/annotations.proto\x1a neptune_api/v1/annotations.proto\x1a\x1fneptune_api/v1/attributes.proto\x1a\x1cneptune_api/v1/queries.proto\"~\n\x1fSearchLeaderboardEntriesRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x03(\t\x12\x31\n\x06params\x18\x03 \x01(\x0b\x32!.neptune_api.v1.LeaderboardSearch\"Z\n%SearchGlobalLeaderboardEntriesRequest\x12\x31\n\x06params\x18\x01 \x01(\x0b\x32!.neptune_api.v1.LeaderboardSearch\"\xf8\x02\n\x11LeaderboardSearch\x12>\n\x11\x61ttribute_filters\x18\x01 \x03(\x0b\x32#.neptune_api.v1.AttributePathFilter\x12\x1e\n\x11\x65xperiment_leader\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x33\n\npagination\x18\x03 \x01(\x0b\x32\x1a.neptune_api.v1.PaginationH\x01\x88\x01\x01\x12,\n\x05query\x18\x04 \x01(\x0b\x32\x18.neptune_api.v1.NqlQueryH\x02\x88\x01\x01\x12-\n\x07sorting\x18\x05 \x01(\x0b\x32\x17.neptune_api.v1.SortingH\x03\x88\x01\x01\x12\x1f\n\x12truncate_string_to\x18\x06 \x01(\x05H\x04\x88\x01\x01\x42\x14\n\x12_experiment_leaderB\r\n\x0b_paginationB\x08\n\x06_queryB\n\n\x08_sortingB\x15\n\x13_truncate_string_to\"#\n\x13\x41ttributePathFilter\x12\x0c\n\x04path\x18\x01 \x01(\t\"J\n\nPagination\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_offset\"\x19\n\x08NqlQuery\x12\r\n\x05query\x18\x01 \x01(\t\"\xc3\x01\n\x07Sorting\x12/\n\x03\x64ir\x18\x01 \x01(\x0e\x32\x1d.neptune_api.v1.SortDirectionH\x00\x88\x01\x01\x12*\n\x07sort_by\x18\x02 \x01(\x0b\x32\x19.neptune_api.v1.SortField\x12>\n\x10\x61ggregation_mode\x18\x03 \x01(\x0e\x32\x1f.neptune_api.v1.AggregationModeH\x01\x88\x01\x01\x42\x06\n\x04_dirB\x13\n\x11_aggregation_mode\"\xa9\x01\n\tSortField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x04type\x18\x02 \x01(\x0e\x32\x1d.neptune_api.v1.AttributeTypeH\x00\x88\x01\x01\x12>\n\x10\x61ggregation_mode\x18\x03 \x01(\x0e\x32\x1f.neptune_api.v1.AggregationModeH\x01\x88\x01\x01\x42\x07\n\x05_typeB\x13\n\x11_aggregation_mode*\xc6\x02\n\x0f\x41ggregationMode\x12 \n\x1c\x41GGREGATION_MODE_UNSPECIFIED\x10\x00\x12#\n\x15\x41GGREGATION_MODE_LAST\x10\x01\x1a\x08\x9a\xd6\x18\x04last\x12!\n\x14\x41GGREGATION_MODE_MIN\x10\x02\x1a\x07\x9a\xd6\x18\x03min\x12!\n\x14\x41GGREGATION_MODE_MAX\x10\x03\x1a\x07\x9a\xd6\x18\x03max\x12)\n\x18\x41GGREGATION_MODE_AVERAGE\x10\x04\x1a\x0b\x9a\xd6\x18\x07\x61verage\x12+\n\x19\x41GGREGATION_MODE_VARIANCE\x10\x05\x1a\x0c\x9a\xd6\x18\x08variance\x12#\n\x15\x41GGREGATION_MODE_AUTO\x10\x06\x1a\x08\x9a\xd6\x18\x04\x61uto\x12#\n\x15\x41GGREGATION_MODE_NONE\x10\x07\x1a\x08\x9a\xd6\x18\x04none\x1a\x04\xe8\xd6\x18\x01\x32\xa9\x04\n\x12LeaderboardService\x12\xfa\x01\n\x18SearchLeaderboardEntries\x12/.neptune_api.v1.SearchLeaderboardEntriesRequest\x1a\".neptune_api.v1.LeaderboardEntries\"\x88\x01\x90\x02\x01\xb2\xd4\x18\x02\x10\x01\x82\xd3\xe4\x93\x02y\"5/api/leaderboard/v1/proto/leaderboard/entries/search/:\x06paramsZ8\"./api/leaderboard/v1/leaderboard/entries/search:\x06params\x12\x95\x02\n\x1eSearchGlobalLeaderboardEntries\x12\x35.neptune_api.v1.SearchGlobalLeaderboardEntriesRequest\x1a\".neptune_api.v1.LeaderboardEntries\"\x97\x01\x90\x02\x01\xb2\xd4\x18\x02\x10\x01\x82\xd3\xe4\x93\x02\x87\x01\"</api/leaderboard/v1/proto/leaderboard/entries/global/search/:\x06paramsZ?\"5/api/leaderboard/v1/leaderboard/entries/global/search:\x06paramsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(neptune_api/v1/leaderboard_service.proto\x12\x0eneptune_api.v1\x1a\x1cgoogle/api/annotations.proto\x1a neptune_api/v1/annotations.proto\x1a\x1fneptune_api/v1/attributes.proto\x1a\x1cneptune_api/v1/queries.proto\"~\n\x1fSearchLeaderboardEntriesRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x03(\t\x12\x31\n\x06params\x18\x03 \x01(\x0b\x32!.neptune_api.v1.LeaderboardSearch\"Z\n%SearchGlobalLeaderboardEntriesRequest\x12\x31\n\x06params\x18\x01 \x01(\x0b\x32!.neptune_api.v1.LeaderboardSearch\"\x8c\x04\n\x11LeaderboardSearch\x12>\n\x11\x61ttribute_filters\x18\x01 \x03(\x0b\x32#.neptune_api.v1.AttributePathFilter\x12\x1e\n\x11\x65xperiment_leader\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x33\n\npagination\x18\x03 \x01(\x0b\x32\x1a.neptune_api.v1.PaginationH\x01\x88\x01\x01\x12,\n\x05query\x18\x04 \x01(\x0b\x32\x18.neptune_api.v1.NqlQueryH\x02\x88\x01\x01\x12-\n\x07sorting\x18\x05 \x01(\x0b\x32\x17.neptune_api.v1.SortingH\x03\x88\x01\x01\x12\x1f\n\x12truncate_string_to\x18\x06 \x01(\x05H\x04\x88\x01\x01\x12/\n\x08grouping\x18\x07 \x01(\x0b\x32\x18.neptune_api.v1.GroupingH\x05\x88\x01\x01\x12=\n\x12query_name_aliases\x18\x08 \x01(\x0b\x32\x1c.neptune_api.v1.QueryAliasesH\x06\x88\x01\x01\x42\x14\n\x12_experiment_leaderB\r\n\x0b_paginationB\x08\n\x06_queryB\n\n\x08_sortingB\x15\n\x13_truncate_string_toB\x0b\n\t_groupingB\x15\n\x13_query_name_aliases\"#\n\x13\x41ttributePathFilter\x12\x0c\n\x04path\x18\x01 \x01(\t\"J\n\nPagination\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_offset\"\x19\n\x08NqlQuery\x12\r\n\x05query\x18\x01 \x01(\t\"\xc3\x01\n\x07Sorting\x12/\n\x03\x64ir\x18\x01 \x01(\x0e\x32\x1d.neptune_api.v1.SortDirectionH\x00\x88\x01\x01\x12*\n\x07sort_by\x18\x02 \x01(\x0b\x32\x19.neptune_api.v1.SortField\x12>\n\x10\x61ggregation_mode\x18\x03 \x01(\x0e\x32\x1f.neptune_api.v1.AggregationModeH\x01\x88\x01\x01\x42\x06\n\x04_dirB\x13\n\x11_aggregation_mode\"\xa9\x01\n\tSortField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x04type\x18\x02 \x01(\x0e\x32\x1d.neptune_api.v1.AttributeTypeH\x00\x88\x01\x01\x12>\n\x10\x61ggregation_mode\x18\x03 \x01(\x0e\x32\x1f.neptune_api.v1.AggregationModeH\x01\x88\x01\x01\x42\x07\n\x05_typeB\x13\n\x11_aggregation_mode\"7\n\x08Grouping\x12+\n\x08group_by\x18\x01 \x03(\x0b\x32\x19.neptune_api.v1.SortField\"w\n\x0cQueryAliases\x12\x36\n\x12\x65xperiment_aliases\x18\x01 \x03(\x0b\x32\x1a.neptune_api.v1.QueryAlias\x12/\n\x0brun_aliases\x18\x02 \x03(\x0b\x32\x1a.neptune_api.v1.QueryAlias\"5\n\nQueryAlias\x12\x12\n\nname_alias\x18\x01 \x01(\t\x12\x13\n\x0boriginal_id\x18\x02 \x01(\t*\xc6\x02\n\x0f\x41ggregationMode\x12 \n\x1c\x41GGREGATION_MODE_UNSPECIFIED\x10\x00\x12#\n\x15\x41GGREGATION_MODE_LAST\x10\x01\x1a\x08\x9a\xd6\x18\x04last\x12!\n\x14\x41GGREGATION_MODE_MIN\x10\x02\x1a\x07\x9a\xd6\x18\x03min\x12!\n\x14\x41GGREGATION_MODE_MAX\x10\x03\x1a\x07\x9a\xd6\x18\x03max\x12)\n\x18\x41GGREGATION_MODE_AVERAGE\x10\x04\x1a\x0b\x9a\xd6\x18\x07\x61verage\x12+\n\x19\x41GGREGATION_MODE_VARIANCE\x10\x05\x1a\x0c\x9a\xd6\x18\x08variance\x12#\n\x15\x41GGREGATION_MODE_AUTO\x10\x06\x1a\x08\x9a\xd6\x18\x04\x61uto\x12#\n\x15\x41GGREGATION_MODE_NONE\x10\x07\x1a\x08\x9a\xd6\x18\x04none\x1a\x04\xe8\xd6\x18\x01\x32\xa9\x04\n\x12LeaderboardService\x12\xfa\x01\n\x18SearchLeaderboardEntries\x12/.neptune_api.v1.SearchLeaderboardEntriesRequest\x1a\".neptune_api.v1.LeaderboardEntries\"\x88\x01\x90\x02\x01\xb2\xd4\x18\x02\x10\x01\x82\xd3\xe4\x93\x02y\"5/api/leaderboard/v1/proto/leaderboard/entries/search/:\x06paramsZ8\"./api/leaderboard/v1/leaderboard/entries/search:\x06params\x12\x95\x02\n\x1eSearchGlobalLeaderboardEntries\x12\x35.neptune_api.v1.SearchGlobalLeaderboardEntriesRequest\x1a\".neptune_api.v1.LeaderboardEntries\"\x97\x01\x90\x02\x01\xb2\xd4\x18\x02\x10\x01\x82\xd3\xe4\x93\x02\x87\x01\"</api/leaderboard/v1/proto/leaderboard/entries/global/search/:\x06paramsZ?\"5/api/leaderboard/v1/leaderboard/entries/global/search:\x06paramsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,24 +46,30 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_LEADERBOARDSERVICE'].methods_by_name['SearchLeaderboardEntries']._serialized_options = b'\220\002\001\262\324\030\002\020\001\202\323\344\223\002y\"5/api/leaderboard/v1/proto/leaderboard/entries/search/:\006paramsZ8\"./api/leaderboard/v1/leaderboard/entries/search:\006params'
   _globals['_LEADERBOARDSERVICE'].methods_by_name['SearchGlobalLeaderboardEntries']._options = None
   _globals['_LEADERBOARDSERVICE'].methods_by_name['SearchGlobalLeaderboardEntries']._serialized_options = b'\220\002\001\262\324\030\002\020\001\202\323\344\223\002\207\001\"</api/leaderboard/v1/proto/leaderboard/entries/global/search/:\006paramsZ?\"5/api/leaderboard/v1/leaderboard/entries/global/search:\006params'
-  _globals['_AGGREGATIONMODE']._serialized_start=1297
-  _globals['_AGGREGATIONMODE']._serialized_end=1623
+  _globals['_AGGREGATIONMODE']._serialized_start=1678
+  _globals['_AGGREGATIONMODE']._serialized_end=2004
   _globals['_SEARCHLEADERBOARDENTRIESREQUEST']._serialized_start=187
   _globals['_SEARCHLEADERBOARDENTRIESREQUEST']._serialized_end=313
   _globals['_SEARCHGLOBALLEADERBOARDENTRIESREQUEST']._serialized_start=315
   _globals['_SEARCHGLOBALLEADERBOARDENTRIESREQUEST']._serialized_end=405
   _globals['_LEADERBOARDSEARCH']._serialized_start=408
-  _globals['_LEADERBOARDSEARCH']._serialized_end=784
-  _globals['_ATTRIBUTEPATHFILTER']._serialized_start=786
-  _globals['_ATTRIBUTEPATHFILTER']._serialized_end=821
-  _globals['_PAGINATION']._serialized_start=823
-  _globals['_PAGINATION']._serialized_end=897
-  _globals['_NQLQUERY']._serialized_start=899
-  _globals['_NQLQUERY']._serialized_end=924
-  _globals['_SORTING']._serialized_start=927
-  _globals['_SORTING']._serialized_end=1122
-  _globals['_SORTFIELD']._serialized_start=1125
-  _globals['_SORTFIELD']._serialized_end=1294
-  _globals['_LEADERBOARDSERVICE']._serialized_start=1626
-  _globals['_LEADERBOARDSERVICE']._serialized_end=2179
+  _globals['_LEADERBOARDSEARCH']._serialized_end=932
+  _globals['_ATTRIBUTEPATHFILTER']._serialized_start=934
+  _globals['_ATTRIBUTEPATHFILTER']._serialized_end=969
+  _globals['_PAGINATION']._serialized_start=971
+  _globals['_PAGINATION']._serialized_end=1045
+  _globals['_NQLQUERY']._serialized_start=1047
+  _globals['_NQLQUERY']._serialized_end=1072
+  _globals['_SORTING']._serialized_start=1075
+  _globals['_SORTING']._serialized_end=1270
+  _globals['_SORTFIELD']._serialized_start=1273
+  _globals['_SORTFIELD']._serialized_end=1442
+  _globals['_GROUPING']._serialized_start=1444
+  _globals['_GROUPING']._serialized_end=1499
+  _globals['_QUERYALIASES']._serialized_start=1501
+  _globals['_QUERYALIASES']._serialized_end=1620
+  _globals['_QUERYALIAS']._serialized_start=1622
+  _globals['_QUERYALIAS']._serialized_end=1675
+  _globals['_LEADERBOARDSERVICE']._serialized_start=2007
+  _globals['_LEADERBOARDSERVICE']._serialized_end=2560
 # @@protoc_insertion_point(module_scope)

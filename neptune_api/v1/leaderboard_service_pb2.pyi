@@ -135,6 +135,8 @@ class LeaderboardSearch(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     SORTING_FIELD_NUMBER: _builtins.int
     TRUNCATE_STRING_TO_FIELD_NUMBER: _builtins.int
+    GROUPING_FIELD_NUMBER: _builtins.int
+    QUERY_NAME_ALIASES_FIELD_NUMBER: _builtins.int
     experiment_leader: _builtins.bool
     """True: only the run that represents its experiment now."""
     truncate_string_to: _builtins.int
@@ -155,6 +157,14 @@ class LeaderboardSearch(_message.Message):
     def sorting(self) -> Global___Sorting:
         """In which order. Default: newest first."""
 
+    @_builtins.property
+    def grouping(self) -> Global___Grouping:
+        """Groups to put runs into; answered with UNIMPLEMENTED when there are any."""
+
+    @_builtins.property
+    def query_name_aliases(self) -> Global___QueryAliases:
+        """Other names of runs and experiments; answered with UNIMPLEMENTED when there are any."""
+
     def __init__(
         self,
         *,
@@ -164,17 +174,23 @@ class LeaderboardSearch(_message.Message):
         query: Global___NqlQuery | None = ...,
         sorting: Global___Sorting | None = ...,
         truncate_string_to: _builtins.int | None = ...,
+        grouping: Global___Grouping | None = ...,
+        query_name_aliases: Global___QueryAliases | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_experiment_leader", b"_experiment_leader", "_pagination", b"_pagination", "_query", b"_query", "_sorting", b"_sorting", "_truncate_string_to", b"_truncate_string_to", "experiment_leader", b"experiment_leader", "pagination", b"pagination", "query", b"query", "sorting", b"sorting", "truncate_string_to", b"truncate_string_to"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_experiment_leader", b"_experiment_leader", "_grouping", b"_grouping", "_pagination", b"_pagination", "_query", b"_query", "_query_name_aliases", b"_query_name_aliases", "_sorting", b"_sorting", "_truncate_string_to", b"_truncate_string_to", "experiment_leader", b"experiment_leader", "grouping", b"grouping", "pagination", b"pagination", "query", b"query", "query_name_aliases", b"query_name_aliases", "sorting", b"sorting", "truncate_string_to", b"truncate_string_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_experiment_leader", b"_experiment_leader", "_pagination", b"_pagination", "_query", b"_query", "_sorting", b"_sorting", "_truncate_string_to", b"_truncate_string_to", "attribute_filters", b"attribute_filters", "experiment_leader", b"experiment_leader", "pagination", b"pagination", "query", b"query", "sorting", b"sorting", "truncate_string_to", b"truncate_string_to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_experiment_leader", b"_experiment_leader", "_grouping", b"_grouping", "_pagination", b"_pagination", "_query", b"_query", "_query_name_aliases", b"_query_name_aliases", "_sorting", b"_sorting", "_truncate_string_to", b"_truncate_string_to", "attribute_filters", b"attribute_filters", "experiment_leader", b"experiment_leader", "grouping", b"grouping", "pagination", b"pagination", "query", b"query", "query_name_aliases", b"query_name_aliases", "sorting", b"sorting", "truncate_string_to", b"truncate_string_to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__experiment_leader: _TypeAlias = _typing.Literal["experiment_leader"]  # noqa: Y015
     _WhichOneofArgType__experiment_leader: _TypeAlias = _typing.Literal["_experiment_leader", b"_experiment_leader"]  # noqa: Y015
+    _WhichOneofReturnType__grouping: _TypeAlias = _typing.Literal["grouping"]  # noqa: Y015
+    _WhichOneofArgType__grouping: _TypeAlias = _typing.Literal["_grouping", b"_grouping"]  # noqa: Y015
     _WhichOneofReturnType__pagination: _TypeAlias = _typing.Literal["pagination"]  # noqa: Y015
     _WhichOneofArgType__pagination: _TypeAlias = _typing.Literal["_pagination", b"_pagination"]  # noqa: Y015
     _WhichOneofReturnType__query: _TypeAlias = _typing.Literal["query"]  # noqa: Y015
     _WhichOneofArgType__query: _TypeAlias = _typing.Literal["_query", b"_query"]  # noqa: Y015
+    _WhichOneofReturnType__query_name_aliases: _TypeAlias = _typing.Literal["query_name_aliases"]  # noqa: Y015
+    _WhichOneofArgType__query_name_aliases: _TypeAlias = _typing.Literal["_query_name_aliases", b"_query_name_aliases"]  # noqa: Y015
     _WhichOneofReturnType__sorting: _TypeAlias = _typing.Literal["sorting"]  # noqa: Y015
     _WhichOneofArgType__sorting: _TypeAlias = _typing.Literal["_sorting", b"_sorting"]  # noqa: Y015
     _WhichOneofReturnType__truncate_string_to: _TypeAlias = _typing.Literal["truncate_string_to"]  # noqa: Y015
@@ -182,9 +198,13 @@ class LeaderboardSearch(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__experiment_leader) -> _WhichOneofReturnType__experiment_leader | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grouping) -> _WhichOneofReturnType__grouping | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pagination) -> _WhichOneofReturnType__pagination | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__query) -> _WhichOneofReturnType__query | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__query_name_aliases) -> _WhichOneofReturnType__query_name_aliases | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sorting) -> _WhichOneofReturnType__sorting | None: ...
     @_typing.overload
@@ -344,3 +364,83 @@ class SortField(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__type) -> _WhichOneofReturnType__type | None: ...
 
 Global___SortField: _TypeAlias = SortField  # noqa: Y015
+
+@_typing.final
+class Grouping(_message.Message):
+    """By what to group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___SortField]:
+        """The attributes whose values make the groups."""
+
+    def __init__(
+        self,
+        *,
+        group_by: _abc.Iterable[Global___SortField] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_by", b"group_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grouping: _TypeAlias = Grouping  # noqa: Y015
+
+@_typing.final
+class QueryAliases(_message.Message):
+    """Names under which a query may speak of runs and experiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_ALIASES_FIELD_NUMBER: _builtins.int
+    RUN_ALIASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiment_aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryAlias]:
+        """Of experiments."""
+
+    @_builtins.property
+    def run_aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryAlias]:
+        """Of runs."""
+
+    def __init__(
+        self,
+        *,
+        experiment_aliases: _abc.Iterable[Global___QueryAlias] | None = ...,
+        run_aliases: _abc.Iterable[Global___QueryAlias] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_aliases", b"experiment_aliases", "run_aliases", b"run_aliases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryAliases: _TypeAlias = QueryAliases  # noqa: Y015
+
+@_typing.final
+class QueryAlias(_message.Message):
+    """Another name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_ALIAS_FIELD_NUMBER: _builtins.int
+    ORIGINAL_ID_FIELD_NUMBER: _builtins.int
+    name_alias: _builtins.str
+    """The name."""
+    original_id: _builtins.str
+    """Whose name it is."""
+    def __init__(
+        self,
+        *,
+        name_alias: _builtins.str = ...,
+        original_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_alias", b"name_alias", "original_id", b"original_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryAlias: _TypeAlias = QueryAlias  # noqa: Y015

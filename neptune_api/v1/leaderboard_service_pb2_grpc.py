@@ -37,7 +37,7 @@ class LeaderboardServiceServicer(object):
         """Searches the runs of a project. Needs viewer.
 
         Errors: INVALID_ARGUMENT for a query that cannot be parsed (with position) or a bad sort or page;
-        PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project.
+        PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project; UNIMPLEMENTED for groups and aliases.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

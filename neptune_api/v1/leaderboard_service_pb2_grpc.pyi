@@ -39,7 +39,7 @@ class LeaderboardServiceStub:
     """Searches the runs of a project. Needs viewer.
 
     Errors: INVALID_ARGUMENT for a query that cannot be parsed (with position) or a bad sort or page;
-    PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project.
+    PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project; UNIMPLEMENTED for groups and aliases.
     """
     SearchGlobalLeaderboardEntries: _grpc.UnaryUnaryMultiCallable[_leaderboard_service_pb2.SearchGlobalLeaderboardEntriesRequest, _attributes_pb2.LeaderboardEntries]
     """Searches the runs of every project the caller may read.
@@ -56,7 +56,7 @@ class LeaderboardServiceAsyncStub(LeaderboardServiceStub):
     """Searches the runs of a project. Needs viewer.
 
     Errors: INVALID_ARGUMENT for a query that cannot be parsed (with position) or a bad sort or page;
-    PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project.
+    PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project; UNIMPLEMENTED for groups and aliases.
     """
     SearchGlobalLeaderboardEntries: _aio.UnaryUnaryMultiCallable[_leaderboard_service_pb2.SearchGlobalLeaderboardEntriesRequest, _attributes_pb2.LeaderboardEntries]  # type: ignore[assignment]
     """Searches the runs of every project the caller may read.
@@ -75,7 +75,7 @@ class LeaderboardServiceServicer:
         """Searches the runs of a project. Needs viewer.
 
         Errors: INVALID_ARGUMENT for a query that cannot be parsed (with position) or a bad sort or page;
-        PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project.
+        PERMISSION_DENIED (ACCESS_DENIED) for an inaccessible project; UNIMPLEMENTED for groups and aliases.
         """
 
     def SearchGlobalLeaderboardEntries(

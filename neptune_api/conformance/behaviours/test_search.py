@@ -22,7 +22,7 @@ from neptune_api.conformance.search_helpers import (
     sorting,
     texts,
 )
-from neptune_api.exceptions import InvalidArgumentException, PermissionDeniedException
+from neptune_api.exceptions import InvalidArgumentException, PermissionDeniedException, UnimplementedException
 from neptune_api.v1 import leaderboard_service_pb2 as pb
 from neptune_api.v1.leaderboard_service_pb2_grpc import LeaderboardServiceStub
 from neptune_api.v1.projects_service_pb2 import GetProjectRequest
@@ -302,3 +302,29 @@ def test_only_runs_are_known(connection: Connection, identifier: str) -> None:
     request = pb.SearchLeaderboardEntriesRequest(project_identifier=identifier, type=["run", "model"], params=params())
     with pytest.raises(InvalidArgumentException, match="only run is known"):
         connection.stub(LeaderboardServiceStub).SearchLeaderboardEntries(request)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pb.LeaderboardSearch(grouping=pb.Grouping(group_by=[pb.SortField(name="x")])),
+        pb.LeaderboardSearch(query_name_aliases=pb.QueryAliases(run_aliases=[pb.QueryAlias(name_alias="a")])),
+        pb.LeaderboardSearch(query_name_aliases=pb.QueryAliases(experiment_aliases=[pb.QueryAlias(name_alias="a")])),
+    ],
+)
+def test_what_is_not_served_says_so(connection: Connection, identifier: str, change: pb.LeaderboardSearch) -> None:
+    stub = connection.stub(LeaderboardServiceStub)
+    for call, request in (
+        (
+            stub.SearchLeaderboardEntries,
+            pb.SearchLeaderboardEntriesRequest(project_identifier=identifier, params=change),
+        ),
+        (stub.SearchGlobalLeaderboardEntries, pb.SearchGlobalLeaderboardEntriesRequest(params=change)),
+    ):
+        with pytest.raises(UnimplementedException, match="here: "):
+            call(request)
+
+
+def test_no_groups_and_no_aliases_are_fine(connection: Connection, identifier: str) -> None:
+    log(connection, identifier, "r")
+    assert matching(connection, identifier, grouping=pb.Grouping(), query_name_aliases=pb.QueryAliases()) == ["r"]

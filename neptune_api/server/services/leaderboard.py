@@ -10,7 +10,7 @@ import grpc
 
 from neptune_api.server import limits, nql
 from neptune_api.server.attribute_messages import fill_attributes
-from neptune_api.server.errors import StatusError, syntax_error
+from neptune_api.server.errors import StatusError, syntax_error, unimplemented
 from neptune_api.server.store import attributes, search
 from neptune_api.server.store.attributes import AttributeFilter
 from neptune_api.server.store.kept_columns import KeptColumns
@@ -154,6 +154,10 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
 
 
 def _check(checks: Checks, params: pb.LeaderboardSearch) -> None:
+    if params.grouping.group_by:
+        raise unimplemented("Runs are not grouped here: sort by the attribute, and group what comes.")
+    if params.query_name_aliases.experiment_aliases or params.query_name_aliases.run_aliases:
+        raise unimplemented("Queries know no aliases here: name runs and experiments by their own names.")
     pagination = params.pagination
     if pagination.limit < 0 or pagination.limit > limits.MAX_PAGE_SIZE:
         checks.add("params.pagination.limit", f"is {pagination.limit}; it must be from 0 to {limits.MAX_PAGE_SIZE:,}")
