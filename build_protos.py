@@ -3,10 +3,10 @@
     python build_protos.py            write what is stale
     python build_protos.py --check    write nothing; exit 1 and list every stale, missing or extra file
 
-Generated: neptune_api/v1 (messages, stubs and their types), neptune_api/models, neptune_api/api/client.py and the
-OpenAPI document of the HTTP API. A folder is replaced as a whole, so a renamed proto leaves nothing behind. The tools
-live in two environments of their own under .tools/, made on first use from the running Python; only the standard
-library is needed to start.
+Generated: neptune_api/v1 (messages, stubs and their types), neptune_api/models, neptune_api/api/client.py, the OpenAPI
+document of the HTTP API and the descriptor set. A folder is replaced as a whole, so a renamed proto leaves nothing
+behind. The tools live in two environments of their own under .tools/, made on first use from the running Python; only
+the standard library is needed to start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ PROTO = ROOT / "proto"
 TOOLS = ROOT / ".tools"
 PACKAGE = "neptune_api/v1"
 OPENAPI = "neptune_api/server/http/static/openapi.json"
+DESCRIPTORS = "neptune_api/server/http/static/descriptors.binpb"
 GOOGLE_PROTOS = "googleapis"  # inside the compiler environment; buf.yaml names it too
+# What the API's errors are made of, though no file of it imports them.
+ERROR_PROTOS = ("google/rpc/error_details.proto", "google/rpc/status.proto")
 
 # Every tool version, dependencies included: the same protos give the same bytes on every machine.
 TOOL_VERSIONS = {
@@ -134,8 +137,8 @@ def protoc(tools: dict[str, Path], protos: Path, *arguments: str | Path) -> None
 
 
 def descriptors(tools: dict[str, Path], protos: Path, target: Path) -> None:
-    """Write the protos of a folder, their comments and everything they import, to target as a FileDescriptorSet."""
-    protoc(tools, protos, "--include_imports", "--include_source_info", f"--descriptor_set_out={target}")
+    """Write the protos of a folder and of errors, with comments and imports, to target as a FileDescriptorSet."""
+    protoc(tools, protos, "--include_imports", "--include_source_info", f"--descriptor_set_out={target}", *ERROR_PROTOS)
 
 
 def compile_package(tools: dict[str, Path], out: Path) -> None:
@@ -179,7 +182,9 @@ def generate(out: Path) -> list[str]:
     run(facade, step="generating neptune_api/models and neptune_api/api/client.py")
     openapi = [tools["compiler"] / "bin/python", ROOT / "tools/openapi.py", descriptor_set, out]
     run(openapi, step=f"generating {OPENAPI}")
-    return [PACKAGE, "neptune_api/models", "neptune_api/api/client.py", OPENAPI]
+    published = [tools["compiler"] / "bin/python", ROOT / "tools/descriptors.py", descriptor_set, out]
+    run(published, step=f"generating {DESCRIPTORS}")
+    return [PACKAGE, "neptune_api/models", "neptune_api/api/client.py", OPENAPI, DESCRIPTORS]
 
 
 def tree(path: Path) -> dict[str, Path]:

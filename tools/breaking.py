@@ -2,8 +2,8 @@
 
     python tools/breaking.py
 
-The baseline is the newest tag v*; before the first release it is the last commit. Exits 1 when the wire or the JSON
-of a released message changed incompatibly.
+The baseline is the newest release tag v* before HEAD; as long as there is none, the last commit. Exits 1 when the wire
+or the JSON of a released message changed incompatibly.
 """
 
 from __future__ import annotations
@@ -41,8 +41,14 @@ def main() -> int:
         print("buf breaking: no commit holds proto/ yet, nothing to compare with")
         return 0
     ref, archive = found
-    note = " (the last commit: there is no release tag v* yet)" if ref == "HEAD" else ""
-    print(f"buf breaking: proto/ against {ref}{note}")
+    if ref == "HEAD":
+        message = (
+            "there is no release tag v* in this clone, so proto/ is compared with the last commit; if there has been a "
+            "release, `git fetch --tags` brings its tag"
+        )
+    else:
+        message = f"proto/ against the release {ref}"
+    print(f"buf breaking: {message}", flush=True)  # before what buf prints
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(scratch, filter="data")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from neptune_api.server.server import Server, ServerError, TlsFiles
 from tests.http.caller import PATIENCE, Caller
+from tests.unit.certificates import self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,23 +22,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def certify(folder: Path, name: str) -> TlsFiles:
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1",
-            "-keyout", str(key), "-out", str(certificate),
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip # pairs of option and value
-    return TlsFiles(certificate=certificate, key=key)
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
     """A certificate for 127.0.0.1."""
-    return certify(tmp_path_factory.mktemp("tls"), "server")
+    return self_signed(tmp_path_factory.mktemp("tls"), "server")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +69,6 @@ def test_old_versions_of_tls_are_refused(secure: Server) -> None:
 
 
 def test_keys_of_another_certificate(files: TlsFiles, tmp_path: Path) -> None:
-    other = certify(tmp_path, "other")
+    other = self_signed(tmp_path, "other")
     with pytest.raises(ServerError, match="certificate and its key cannot be used"):
         Server(tmp_path / "data", tls=TlsFiles(certificate=files.certificate, key=other.key))

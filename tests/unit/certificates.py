@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from neptune_api.server.server import TlsFiles
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,6 +19,17 @@ NAME = "neptune.example"
 
 def openssl(*arguments: str | Path) -> None:
     subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def self_signed(folder: Path, name: str) -> TlsFiles:
+    """Make a certificate for 127.0.0.1 that is its own authority."""
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    openssl(
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1",
+        "-keyout", key, "-out", certificate,
+    )  # fmt: skip # pairs of option and value
+    return TlsFiles(certificate=certificate, key=key)
 
 
 def make_certificates(folder: Path) -> None:

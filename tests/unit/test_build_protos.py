@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools"
 OPENAPI = "neptune_api/server/http/static/openapi.json"
-GENERATED = ("neptune_api/v1", "neptune_api/models", "neptune_api/api/client.py", OPENAPI)
+DESCRIPTORS = "neptune_api/server/http/static/descriptors.binpb"
+GENERATED = ("neptune_api/v1", "neptune_api/models", "neptune_api/api/client.py", OPENAPI, DESCRIPTORS)
 
 
 def build(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +41,7 @@ def copy(tmp_path: Path) -> Path:
     for folder in ("proto", "tools", "neptune_api/v1", "neptune_api/models", "neptune_api/http", "neptune_api/_grpc"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     modules = [path.relative_to(ROOT).as_posix() for path in (ROOT / "neptune_api").glob("*.py")]
-    for file in ("build_protos.py", "neptune_api/api/client.py", OPENAPI, *modules):
+    for file in ("build_protos.py", "neptune_api/api/client.py", OPENAPI, DESCRIPTORS, *modules):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path

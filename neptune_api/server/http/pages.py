@@ -14,11 +14,13 @@ from neptune_api.server.http.exchange import Response
 
 DOCS_PATH: Final = "/docs"
 OPENAPI_PATH: Final = "/openapi.json"
+DESCRIPTORS_PATH: Final = "/descriptors.binpb"
 
 _FILES: Final = {
     DOCS_PATH: ("docs.html", "text/html; charset=utf-8"),
     f"{DOCS_PATH}/start.js": ("start.js", "text/javascript; charset=utf-8"),
     OPENAPI_PATH: ("openapi.json", "application/json"),
+    DESCRIPTORS_PATH: ("descriptors.binpb", "application/octet-stream"),
 }
 _VIEWER: Final = {
     f"{DOCS_PATH}/swagger-ui.css": ("swagger-ui.css", "text/css; charset=utf-8"),
