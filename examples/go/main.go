@@ -199,7 +199,7 @@ func describe(err error) string {
 				text += fmt.Sprintf("\n  field %s: %s", violation.Field, violation.Description)
 			}
 		case *errdetails.RetryInfo:
-			text += fmt.Sprintf("\n  try again in %v", detail.RetryDelay.AsDuration())
+			text += fmt.Sprintf("\n  try again in %g s", detail.RetryDelay.AsDuration().Seconds())
 		}
 	}
 	return text
