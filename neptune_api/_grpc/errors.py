@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from neptune_api._connecting import explain
 from neptune_api.credentials import mask, redact
 from neptune_api.exceptions import NeptuneApiError, exception_class
 
@@ -39,6 +40,8 @@ def translate(error: grpc.RpcError, method: str, known: tuple[str, ...] = ()) ->
     if not isinstance(code, grpc.StatusCode):
         code = grpc.StatusCode.UNKNOWN
     said = str(_read(error, "details") or "") if hasattr(error, "details") else str(error)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        said = explain(said) or said
     trailing = _read(error, "trailing_metadata") or ()
     # A sync stream or future is its own error, and waits for what it does not have: for the debug text for ever when it
     # was cancelled, for the initial metadata while this runs on the very thread that would bring it.

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from neptune_api.http.connections import MAX_IDLE, MAX_IDLE_SECONDS, tune, tunnel_head
 from neptune_api.http.failures import (
     CallError,
-    bad_certificate,
+    bad_handshake,
     cannot_connect,
     connection_lost,
     deadline_exceeded,
+    no_proxy,
     reason_of,
     tunnel_refused,
 )
-from neptune_api.http.protocol import FramingError, Response, TooLargeError
+from neptune_api.http.protocol import FramingError, IncompleteError, Response, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,7 @@ class Connection(asyncio.Protocol):
         if response is None or self._failure is not None or response.done:
             return
         if isinstance(error, OSError):
-            self._fail(connection_lost(reason_of(error), sent=True))
+            self._fail(connection_lost(error, sent=True))
             return
         try:
             response.end()
@@ -258,7 +259,7 @@ class Pool:
         except asyncio.TimeoutError:
             raise deadline_exceeded(f"connected to {endpoint.authority}") from None
         except ssl.SSLError as error:
-            raise bad_certificate(endpoint, error) from error
+            raise bad_handshake(endpoint, error) from error
         except UnicodeError as error:
             raise cannot_connect(endpoint, "the name is no host name") from error
         except OSError as error:
@@ -290,8 +291,10 @@ class Pool:
         connection.send(tunnel_head(endpoint), b"", response, None, "")
         try:
             await connection.receive(response, whole=True)
+        except IncompleteError as error:
+            raise cannot_connect(endpoint, "it closed the connection") from error
         except FramingError as error:
-            raise cannot_connect(endpoint, f"as a proxy, {error}") from error
+            raise no_proxy(endpoint) from error
         connection.finish()
         if not 200 <= response.status < 300:
             raise tunnel_refused(endpoint, response.status)

@@ -295,8 +295,8 @@ class Attempts(BaseAttempts):
             try:
                 while not response.done:
                     self._receive(connection, response)
-            except CallError:
-                raise error from None
+            except CallError as further:
+                raise (further if further.lasting else error) from None
 
     def _receive(self, connection: Connection, response: Response) -> None:
         """Receive a piece of the answer. Raises CallError."""

@@ -19,14 +19,15 @@ import grpc
 
 from neptune_api.http.failures import (
     CallError,
-    bad_certificate,
+    bad_handshake,
     cannot_connect,
     connection_lost,
     deadline_exceeded,
+    no_proxy,
     reason_of,
     tunnel_refused,
 )
-from neptune_api.http.protocol import FramingError, Response, request_head
+from neptune_api.http.protocol import FramingError, IncompleteError, Response, request_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,7 @@ class Connection:
         except TimeoutError:
             raise deadline_exceeded("sent its request", sent=True) from None
         except OSError as error:
-            raise connection_lost(reason_of(error), sent=False) from error
+            raise connection_lost(error, sent=False) from error
 
     def receive(self, response: Response, end: float | None) -> None:
         """Feed a response with what has come, waiting for it if need be. Raises CallError, FramingError, TooLarge."""
@@ -95,7 +96,7 @@ class Connection:
         except TimeoutError:
             raise deadline_exceeded("waited for the answer") from None
         except OSError as error:
-            raise connection_lost(reason_of(error), sent=True) from error
+            raise connection_lost(error, sent=True) from error
         if data:
             response.feed(data)
         else:
@@ -236,7 +237,7 @@ class Pool:
         except TimeoutError:
             raise deadline_exceeded(f"connected to {endpoint.authority}") from None
         except ssl.SSLError as error:
-            raise bad_certificate(endpoint, error) from error
+            raise bad_handshake(endpoint, error) from error
         except OSError as error:
             raise cannot_connect(endpoint, reason_of(error)) from error
 
@@ -270,8 +271,14 @@ class Pool:
         try:
             while not response.done:
                 connection.receive(response, end)
+        except IncompleteError as error:
+            raise cannot_connect(self.endpoint, "it closed the connection") from error
         except FramingError as error:
-            raise cannot_connect(self.endpoint, f"as a proxy, {error}") from error
+            raise no_proxy(self.endpoint) from error
+        except CallError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TimeoutError from error  # it is the connection that was not made in time
+            raise
         if proxy is not None and not 200 <= response.status < 300:
             raise tunnel_refused(self.endpoint, response.status)
 
@@ -340,6 +347,8 @@ def _tune(connected: socket.socket, options: ChannelOptions) -> None:
     if interval is not None and count is not None:
         connected.setsockopt(socket.IPPROTO_TCP, interval, max(1, round(options.keepalive_timeout / 2)))
         connected.setsockopt(socket.IPPROTO_TCP, count, 2)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: those probes are for idle connections, this for requests
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(options.keepalive_timeout * 1000))
 
 
 def tune(connected: Any, options: ChannelOptions) -> None:

@@ -202,7 +202,9 @@ class Exchange:
     def failure(self, response: Response) -> CallError:
         """Return the error that an answer with an HTTP status other than 2xx tells of."""
         headers = response.headers
-        if response.status == 407 and self._endpoint.forwarded:
+        kind = headers.get("content-type") or ""
+        # The server's own errors are JSON.
+        if response.status in {403, 407} and self._endpoint.forwarded and not kind.startswith("application/json"):
             return tunnel_refused(self._endpoint, response.status)
         where = headers.get("location")
         if 300 <= response.status < 400:
@@ -214,7 +216,7 @@ class Exchange:
                 trailing_metadata=metadata_of(response),
                 lasting=True,
             )
-        status = decode_error(response.status, response.take(), headers.get("content-type"))
+        status = decode_error(response.status, response.take(), kind)
         delay = _seconds(headers.get("retry-after"))
         if delay is not None and not any(packed.Is(_RETRY_INFO) for packed in status.details):
             info = error_details_pb2.RetryInfo()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from neptune_api import _connecting
 from neptune_api.exceptions import FailedCall
 
 if TYPE_CHECKING:
@@ -47,43 +48,54 @@ class CallError(FailedCall):
 def cannot_connect(endpoint: Endpoint, reason: object) -> CallError:
     """Return the error for a connection that was not made."""
     host, port = endpoint.peer
-    through = "" if endpoint.proxy is None else f" the proxy of {endpoint.authority},"
+    through = "" if endpoint.proxy is None else f"the proxy of {endpoint.authority}, "
     return CallError(
         grpc.StatusCode.UNAVAILABLE,
-        f"Cannot connect to{through} {host}:{port}: {reason}.",
+        _connecting.no_connection(f"{through}{host}:{port}", str(reason)),
         sent=False,
         connected=False,
     )
 
 
-def bad_certificate(endpoint: Endpoint, error: ssl.SSLError) -> CallError:
+def bad_handshake(endpoint: Endpoint, error: ssl.SSLError) -> CallError:
     """Return the error for a failed TLS handshake."""
     import ssl
 
+    server = endpoint.authority
     if isinstance(error, ssl.SSLCertVerificationError):
-        return CallError(
-            grpc.StatusCode.UNAVAILABLE,
-            f"The certificate of {endpoint.authority} is not trusted: {error.verify_message.rstrip('.')}. "
-            "ChannelOptions(ca_file=...) names the authorities to trust, server_name the name to expect.",
-            sent=False,
-            lasting=True,
-            connected=False,
-        )
-    said = error.reason or error.strerror or type(error).__name__
-    return cannot_connect(endpoint, f"the TLS handshake failed: {said}")
+        why = error.verify_message.rstrip(".")
+        sentence = _connecting.wrong_name(server, why) if "mismatch" in why else _connecting.untrusted(server, why)
+    elif _wants_certificate(error):
+        sentence = _connecting.wants_certificate(server)
+    elif error.reason == "WRONG_VERSION_NUMBER":
+        sentence = _connecting.no_tls(server, plaintext="http")
+    else:
+        return cannot_connect(endpoint, f"the TLS handshake failed: {reason_of(error)}")
+    return _hopeless(sentence)
+
+
+def _wants_certificate(error: OSError) -> bool:
+    """Tell whether a server has ended TLS for want of a certificate; with TLS 1.3 that comes after the handshake."""
+    reason = getattr(error, "reason", None) or ""
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
+
+
+def _hopeless(sentence: str) -> CallError:
+    return CallError(grpc.StatusCode.UNAVAILABLE, sentence, sent=False, lasting=True, connected=False)
 
 
 def tunnel_refused(endpoint: Endpoint, status: int) -> CallError:
     """Return the error for a proxy that does not connect."""
     host, port = endpoint.peer
-    hint = "; it wants a user name and a password, http://name:password@host:port" if status == 407 else ""
-    return CallError(
-        grpc.StatusCode.UNAVAILABLE,
-        f"The proxy {host}:{port} does not connect to {endpoint.authority}: it answered {status}{hint}.",
-        sent=False,
-        lasting=400 <= status < 500,
-        connected=False,
-    )
+    error = _hopeless(_connecting.tunnel_refused(f"{host}:{port}", endpoint.authority, status))
+    error.lasting = 400 <= status < 500
+    return error
+
+
+def no_proxy(endpoint: Endpoint) -> CallError:
+    """Return the error for a proxy that is none."""
+    host, port = endpoint.peer
+    return _hopeless(_connecting.no_proxy(f"{host}:{port}"))
 
 
 def deadline_exceeded(doing: str, *, sent: bool = False) -> CallError:
@@ -91,14 +103,19 @@ def deadline_exceeded(doing: str, *, sent: bool = False) -> CallError:
     return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, f"The deadline of the call passed while it {doing}.", sent=sent)
 
 
-def connection_lost(reason: object, *, sent: bool) -> CallError:
+def connection_lost(error: OSError, *, sent: bool) -> CallError:
     """Return the error for a connection that ended early."""
+    if _wants_certificate(error):
+        return _hopeless(_connecting.wants_certificate("The server"))
     meaning = "the server may have done the work" if sent else "the request did not reach the server"
-    return CallError(grpc.StatusCode.UNAVAILABLE, f"The connection was lost: {reason}; {meaning}.", sent=sent)
+    return CallError(grpc.StatusCode.UNAVAILABLE, f"The connection was lost: {reason_of(error)}; {meaning}.", sent=sent)
 
 
 def reason_of(error: OSError) -> str:
-    """Return what an error of the operating system says, without its number."""
+    """Return what an error of the operating system, or of TLS, says, without its number."""
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return reason.replace("_", " ").lower()
     if error.errno and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)  # asyncio puts the address in its place
     return (error.strerror or str(error) or type(error).__name__).rstrip(".")

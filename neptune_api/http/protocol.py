@@ -20,6 +20,7 @@ MAX_HEAD_BYTES: Final = 2 * MAX_METADATA_BYTES
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELDS: Final = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_START: Final = b"HTTP/"
 _STATUS: Final = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
@@ -166,6 +167,8 @@ class Response:
             if (len(data) if end < 0 else end) > MAX_HEAD_BYTES:
                 raise FramingError(f"the head of the response has more than {MAX_HEAD_BYTES:,} bytes")
             if end < 0:
+                if not data.startswith(_START[: len(data)]):
+                    raise FramingError("the answer is not HTTP/1.1")  # it may never come to the end of a head
                 self._buffer = data
                 return None
             head, data = data[:end], data[end + 4 :]

@@ -8,12 +8,12 @@ import pytest
 
 from neptune_api.conformance.connections import BackgroundLoop
 from tests.fire.wires import KINDS, Wire
-from tests.unit.conftest import certificates
+from tests.unit.conftest import certificates, door, fake_server, kind, no_proxy_around, open_channel, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["certificates"]
+__all__ = ["certificates", "door", "fake_server", "kind", "no_proxy_around", "open_channel", "serve"]
 
 
 @pytest.fixture(scope="session")

@@ -119,3 +119,12 @@ def sync_channel(fake_server: FakeServer) -> Iterator[grpc.Channel]:
     """A channel for threads to the scripted server, with its API token."""
     with neptune_api.channel(api_token=fake_server.api_token, options=FAST) as channel:
         yield channel
+
+
+@pytest.fixture
+def no_proxy_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the environment that names a proxy."""
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("REQUEST_METHOD", raising=False)
