@@ -41,6 +41,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options before anything runs."""
+    target, wire = config.getoption("neptune_target"), config.getoption("neptune_wire")
+    if target is None:
+        return
+    from neptune_api.server.testing.outside import check_target
+
+    try:
+        check_target(target)
+    except ValueError as error:
+        raise pytest.UsageError(f"--neptune-target={target}: {error}") from None
+    if wire not in {None, "http" if target.startswith("http") else "grpc"}:
+        raise pytest.UsageError(f"--neptune-wire={wire} contradicts --neptune-target={target}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test that leaves canned replies over."""
@@ -71,15 +86,13 @@ def neptune_server(pytestconfig: pytest.Config) -> Iterator[ScriptedServer | Out
     """
     target = pytestconfig.getoption("neptune_target")
     if target is not None:
+        from neptune_api.exceptions import NeptuneApiError
         from neptune_api.server.testing.outside import OutsideServer
 
         try:
             outside = OutsideServer.from_environment(target)
-        except ValueError as error:
-            raise pytest.UsageError(f"--neptune-target: {error}") from None
-        wire = pytestconfig.getoption("neptune_wire")
-        if wire not in {None, "http" if target.startswith("http") else "grpc"}:
-            raise pytest.UsageError(f"--neptune-wire={wire} contradicts --neptune-target={target}")
+        except (NeptuneApiError, ValueError) as error:
+            pytest.fail(f"--neptune-target={target}: {error}", pytrace=False)
         yield outside
         return
     from neptune_api.server import no_garbage

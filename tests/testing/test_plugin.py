@@ -143,11 +143,53 @@ def test_a_server_elsewhere_is_used_and_left_as_it_was(
             assert not ProjectsServiceStub(channel).ListProjects(ListProjectsRequest()).entries
 
 
-def test_options_that_do_not_fit_are_told(pytester: pytest.Pytester, run: object) -> None:
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--neptune-wire=smoke"], "argument --neptune-wire: invalid choice: 'smoke'"),
+        (
+            ["--neptune-target=grpc://127.0.0.1:1"],
+            "--neptune-target=grpc://127.0.0.1:1: tests against a server elsewhere need an API token of that server",
+        ),
+        (["--neptune-target=nowhere"], "--neptune-target=nowhere: "),
+        (["--neptune-target=ftp://here:1"], "--neptune-target=ftp://here:1: "),
+    ],
+)
+def test_options_that_cannot_be_are_told_before_anything_runs(
+    pytester: pytest.Pytester, run: object, options: list[str], sentence: str
+) -> None:
     pytester.makepyfile(CALLS)
-    result, output = outcomes(pytester, "--neptune-target=grpc://127.0.0.1:1")
-    assert result == {"errors": 3}
-    assert "need an API token of that server in NEPTUNE_API_TOKEN" in output
+    result = pytester.runpytest_subprocess(*options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert sentence in result.stderr.str()
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_options_that_contradict_each_other_are_told(
+    pytester: pytest.Pytester, run: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEPTUNE_API_TOKEN", "secret")
+    result = pytester.runpytest_subprocess("--neptune-target=grpc://127.0.0.1:1", "--neptune-wire=http")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--neptune-wire=http contradicts --neptune-target=grpc://127.0.0.1:1" in result.stderr.str()
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+def test_a_server_that_cannot_be_reached_or_knows_no_token_is_told(
+    pytester: pytest.Pytester, run: object, wire: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(CALLS)
+    with LocalServer() as server, LocalServer() as other:
+        monkeypatch.setenv("NEPTUNE_API_TOKEN", other.api_token)
+        target = server.grpc_url if wire == "grpc" else server.http_url
+        result, output = outcomes(pytester, f"--neptune-target={target}")
+        assert result == {"errors": 3}
+        assert f"--neptune-target={target}: UNAUTHENTICATED: " in output
+        assert other.api_token not in output
+    result, output = outcomes(pytester, f"--neptune-target={target}", "-x")
+    assert result == {"errors": 1}
+    assert f"--neptune-target={target}: UNAVAILABLE: " in output
+    assert "def neptune_server" not in output
 
 
 def test_a_run_that_does_without_pays_for_one_small_module(run: object) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
+# Seconds for the first call, with which a server that cannot be reached is found out.
+_PATIENCE: Final = 10.0
 _DIRECTIONS: Final = frozenset({"clock", "create_user", "faults", "record", "recorder", "replay", "replies"})
 
 
@@ -34,6 +36,13 @@ def token_for(api_token: str, target: str) -> str:
     return minted.encode()
 
 
+def check_target(target: str) -> None:
+    """Raise ValueError for a target that tests cannot run against: no address, or no API token for it."""
+    parse_target(target)
+    if not os.environ.get(TOKEN_VARIABLE, "").strip():
+        raise ValueError(f"tests against a server elsewhere need an API token of that server in {TOKEN_VARIABLE}")
+
+
 class OutsideServer:
     """A server that this process did not start: what directs a server skips the test that asks for it."""
 
@@ -43,7 +52,7 @@ class OutsideServer:
         self.api_token: Final[str] = Secret(token_for(api_token, target))
         """The API token of a user of the server, with the address as its target. A secret."""
         with self.channel() as channel:
-            me = UsersServiceStub(channel).GetUserIdentity(GetUserIdentityRequest())
+            me = UsersServiceStub(channel).GetUserIdentity(GetUserIdentityRequest(), timeout=_PATIENCE)
         self.username: Final = me.username
         """Name of the user."""
         named = os.environ.get("NEPTUNE_PROJECT", "").partition("/")[0]
@@ -54,11 +63,9 @@ class OutsideServer:
 
     @classmethod
     def from_environment(cls, target: str) -> OutsideServer:
-        """Return a server as the user of NEPTUNE_API_TOKEN. Raises ValueError without one."""
-        token = os.environ.get(TOKEN_VARIABLE, "")
-        if not token.strip():
-            raise ValueError(f"tests against {target} need an API token of that server in {TOKEN_VARIABLE}")
-        return cls(target, token)
+        """Return a server as the user of NEPTUNE_API_TOKEN. Raises ValueError without one, NeptuneApiError."""
+        check_target(target)
+        return cls(target, os.environ[TOKEN_VARIABLE])
 
     def channel(self) -> grpc.Channel:
         """Open a channel; the caller closes it."""
