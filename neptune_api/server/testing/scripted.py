@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from neptune_api.server.handlers import Behaviour, Decode, Encode
     from neptune_api.server.testing.faults import Fault
     from neptune_api.server.testing.recorder import Call
-    from neptune_api.server.testing.recordings import Recording, Replay
+    from neptune_api.server.testing.recordings import Recording
+    from neptune_api.server.testing.replays import Replay
 
 # How soon a delayed call notices that its caller has left.
 _LOOK_SECONDS: Final = 0.05
@@ -93,7 +94,7 @@ class ScriptedServer(LocalServer):
         FAILED_PRECONDITION, which says field by field what differs from the nearest one, and the block ends with
         AssertionError. Raises ValueError for a file that is no recording, OSError.
         """
-        from neptune_api.server.testing.recordings import Replay
+        from neptune_api.server.testing.replays import Replay
 
         source = Replay.load(path, ignore)
         with self._script.answered_by(source):
