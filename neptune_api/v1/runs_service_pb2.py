@@ -18,13 +18,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from neptune_api.v1 import annotations_pb2 as neptune__api_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!neptune_api/v1/runs_service.proto\x12\x0eneptune_api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a neptune_api/v1/annotations.proto\"\xc0\x02\n\x10\x43reateRunRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x13\n\x06run_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0f\x65xperiment_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x31\n\rcreation_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rparent_run_id\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x16\n\tfork_step\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x13\n\x06\x66\x61mily\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x17\n\x0finherit_configs\x18\x08 \x01(\x08\x42\t\n\x07_run_idB\x12\n\x10_experiment_nameB\x10\n\x0e_parent_run_idB\x0c\n\n_fork_stepB\t\n\x07_family\"\xb7\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\tcustom_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08short_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12\x14\n\x0cproject_name\x18\x05 \x01(\t\x12\x17\n\x0forganization_id\x18\x06 \x01(\t\x12\x19\n\x11organization_name\x18\x07 \x01(\t\x12\x11\n\tparent_id\x18\x08 \x01(\t\x12\x0f\n\x07trashed\x18\t \x01(\x08\x12\x0c\n\x04type\x18\n \x01(\t\x12\x1c\n\x0f\x65xperiment_name\x18\x0b \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08\x61rchived\x18\x0c \x01(\x08\x12\x31\n\rcreation_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\x0e \x01(\t\x12\x1c\n\x0fparent_short_id\x18\x0f \x01(\tH\x02\x88\x01\x01\x12\x16\n\tfork_step\x18\x10 \x01(\x01H\x03\x88\x01\x01\x42\x0c\n\n_custom_idB\x12\n\x10_experiment_nameB\x12\n\x10_parent_short_idB\x0c\n\n_fork_step\"&\n\rGetRunRequest\x12\x15\n\rexperiment_id\x18\x01 \x01(\t\"\x89\x01\n\x0fListRunsRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x14\n\x07trashed\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tpage_size\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\n\n\x08_trashedB\x0c\n\n_page_size\"N\n\x10ListRunsResponse\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.neptune_api.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x10TrashRunsRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x1e\n\x16\x65xperiment_identifiers\x18\x02 \x03(\t\"P\n\x12RestoreRunsRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x1e\n\x16\x65xperiment_identifiers\x18\x02 \x03(\t\"O\n\x11\x44\x65leteRunsRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x1e\n\x16\x65xperiment_identifiers\x18\x02 \x03(\t\"\"\n\x12\x41rchiveRunsRequest\x12\x0c\n\x04runs\x18\x01 \x03(\t\"$\n\x14UnarchiveRunsRequest\x12\x0c\n\x04runs\x18\x01 \x03(\t\"e\n\rBulkRunResult\x12,\n\x06\x65rrors\x18\x01 \x03(\x0b\x32\x1c.neptune_api.v1.BulkRunError\x12&\n\x1eupdated_experiment_identifiers\x18\x02 \x03(\t\"\x94\x03\n\x0c\x42ulkRunError\x12\x1d\n\x15\x65xperiment_identifier\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x33\n\x06reason\x18\x03 \x01(\x0e\x32#.neptune_api.v1.BulkRunError.Reason\"\x9e\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x0eREASON_TRASHED\x10\x01\x1a\x0b\x9a\xd6\x18\x07TRASHED\x12/\n\x16REASON_ALREADY_TRASHED\x10\x02\x1a\x13\x9a\xd6\x18\x0f\x41LREADY_TRASHED\x12%\n\x11REASON_NOT_EXISTS\x10\x03\x1a\x0e\x9a\xd6\x18\nNOT_EXISTS\x12)\n\x13REASON_NOT_IN_TRASH\x10\x04\x1a\x10\x9a\xd6\x18\x0cNOT_IN_TRASH\x12\x31\n\x17REASON_ALREADY_FINISHED\x10\x05\x1a\x14\x9a\xd6\x18\x10\x41LREADY_FINISHED\x12%\n\x11REASON_IS_PROJECT\x10\x06\x1a\x0e\x9a\xd6\x18\nIS_PROJECT\"\xc5\x01\n\x15UpdateTagsBulkRequest\x12W\n\x12update_per_project\x18\x01 \x03(\x0b\x32;.neptune_api.v1.UpdateTagsBulkRequest.UpdatePerProjectEntry\x1aS\n\x15UpdatePerProjectEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.neptune_api.v1.UpdateTags:\x02\x38\x01\"\xa5\x01\n\nUpdateTags\x12)\n\x1c\x61ttribute_path_to_be_updated\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x16\x65xperiment_identifiers\x18\x02 \x03(\t\x12\x13\n\x0btags_to_add\x18\x03 \x03(\t\x12\x16\n\x0etags_to_delete\x18\x04 \x03(\tB\x1f\n\x1d_attribute_path_to_be_updated\"\xca\x01\n\x16UpdateTagsBulkResponse\x12X\n\x12results_by_project\x18\x01 \x03(\x0b\x32<.neptune_api.v1.UpdateTagsBulkResponse.ResultsByProjectEntry\x1aV\n\x15ResultsByProjectEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.neptune_api.v1.BulkRunResult:\x02\x38\x01\x32\xcb\t\n\x0bRunsService\x12\x65\n\tCreateRun\x12 .neptune_api.v1.CreateRunRequest\x1a\x13.neptune_api.v1.Run\"!\x90\x02\x02\x82\xd3\xe4\x93\x02\x18\"\x13/api/client/v1/runs:\x01*\x12h\n\x06GetRun\x12\x1d.neptune_api.v1.GetRunRequest\x1a\x13.neptune_api.v1.Run\"*\x90\x02\x01\x82\xd3\xe4\x93\x02!\x12\x1f/api/leaderboard/v1/experiments\x12m\n\x08ListRuns\x12\x1f.neptune_api.v1.ListRunsRequest\x1a .neptune_api.v1.ListRunsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/api/client/v1/runs\x12\x96\x01\n\tTrashRuns\x12 .neptune_api.v1.TrashRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\"H\x90\x02\x02\x82\xd3\xe4\x93\x02?\"%/api/leaderboard/v1/experiments/trash:\x16\x65xperiment_identifiers\x12\xa2\x01\n\x0bRestoreRuns\x12\".neptune_api.v1.RestoreRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\"P\x90\x02\x02\x82\xd3\xe4\x93\x02G\"-/api/leaderboard/v1/experiments/trash/restore:\x16\x65xperiment_identifiers\x12\x9c\x01\n\nDeleteRuns\x12!.neptune_api.v1.DeleteRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\"L\x82\xd3\xe4\x93\x02\x46\",/api/leaderboard/v1/experiments/trash/delete:\x16\x65xperiment_identifiers\x12\x80\x01\n\x0b\x41rchiveRuns\x12\".neptune_api.v1.ArchiveRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\".\x90\x02\x02\x82\xd3\xe4\x93\x02%\" /api/leaderboard/v1/runs:archive:\x01*\x12\x86\x01\n\rUnarchiveRuns\x12$.neptune_api.v1.UnarchiveRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\"0\x90\x02\x02\x82\xd3\xe4\x93\x02\'\"\"/api/leaderboard/v1/runs:unarchive:\x01*\x12\x92\x01\n\x0eUpdateTagsBulk\x12%.neptune_api.v1.UpdateTagsBulkRequest\x1a&.neptune_api.v1.UpdateTagsBulkResponse\"1\x90\x02\x02\x82\xd3\xe4\x93\x02(\"#/api/leaderboard/v1/runs:modifyTags:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!neptune_api/v1/runs_service.proto\x12\x0eneptune_api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a neptune_api/v1/annotations.proto\"\xc0\x02\n\x10\x43reateRunRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x13\n\x06run_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0f\x65xperiment_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x31\n\rcreation_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rparent_run_id\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x16\n\tfork_step\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x13\n\x06\x66\x61mily\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x17\n\x0finherit_configs\x18\x08 \x01(\x08\x42\t\n\x07_run_idB\x12\n\x10_experiment_nameB\x10\n\x0e_parent_run_idB\x0c\n\n_fork_stepB\t\n\x07_family\"\xe0\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\tcustom_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08short_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12\x14\n\x0cproject_name\x18\x05 \x01(\t\x12\x17\n\x0forganization_id\x18\x06 \x01(\t\x12\x19\n\x11organization_name\x18\x07 \x01(\t\x12\x11\n\tparent_id\x18\x08 \x01(\t\x12\x0f\n\x07trashed\x18\t \x01(\x08\x12\x0c\n\x04type\x18\n \x01(\t\x12\x1c\n\x0f\x65xperiment_name\x18\x0b \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08\x61rchived\x18\x0c \x01(\x08\x12\x31\n\rcreation_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\x0e \x01(\t\x12\x1c\n\x0fparent_short_id\x18\x0f \x01(\tH\x02\x88\x01\x01\x12\x16\n\tfork_step\x18\x10 \x01(\x01H\x03\x88\x01\x01\x12\'\n\x05state\x18\x11 \x01(\x0e\x32\x18.neptune_api.v1.RunStateB\x0c\n\n_custom_idB\x12\n\x10_experiment_nameB\x12\n\x10_parent_short_idB\x0c\n\n_fork_step\"&\n\rGetRunRequest\x12\x15\n\rexperiment_id\x18\x01 \x01(\t\"\x89\x01\n\x0fListRunsRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x14\n\x07trashed\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tpage_size\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\n\n\x08_trashedB\x0c\n\n_page_size\"N\n\x10ListRunsResponse\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.neptune_api.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x10TrashRunsRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x1e\n\x16\x65xperiment_identifiers\x18\x02 \x03(\t\"P\n\x12RestoreRunsRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x1e\n\x16\x65xperiment_identifiers\x18\x02 \x03(\t\"O\n\x11\x44\x65leteRunsRequest\x12\x1a\n\x12project_identifier\x18\x01 \x01(\t\x12\x1e\n\x16\x65xperiment_identifiers\x18\x02 \x03(\t\"\"\n\x12\x41rchiveRunsRequest\x12\x0c\n\x04runs\x18\x01 \x03(\t\"$\n\x14UnarchiveRunsRequest\x12\x0c\n\x04runs\x18\x01 \x03(\t\"e\n\rBulkRunResult\x12,\n\x06\x65rrors\x18\x01 \x03(\x0b\x32\x1c.neptune_api.v1.BulkRunError\x12&\n\x1eupdated_experiment_identifiers\x18\x02 \x03(\t\"\x94\x03\n\x0c\x42ulkRunError\x12\x1d\n\x15\x65xperiment_identifier\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x33\n\x06reason\x18\x03 \x01(\x0e\x32#.neptune_api.v1.BulkRunError.Reason\"\x9e\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x0eREASON_TRASHED\x10\x01\x1a\x0b\x9a\xd6\x18\x07TRASHED\x12/\n\x16REASON_ALREADY_TRASHED\x10\x02\x1a\x13\x9a\xd6\x18\x0f\x41LREADY_TRASHED\x12%\n\x11REASON_NOT_EXISTS\x10\x03\x1a\x0e\x9a\xd6\x18\nNOT_EXISTS\x12)\n\x13REASON_NOT_IN_TRASH\x10\x04\x1a\x10\x9a\xd6\x18\x0cNOT_IN_TRASH\x12\x31\n\x17REASON_ALREADY_FINISHED\x10\x05\x1a\x14\x9a\xd6\x18\x10\x41LREADY_FINISHED\x12%\n\x11REASON_IS_PROJECT\x10\x06\x1a\x0e\x9a\xd6\x18\nIS_PROJECT\"\xc5\x01\n\x15UpdateTagsBulkRequest\x12W\n\x12update_per_project\x18\x01 \x03(\x0b\x32;.neptune_api.v1.UpdateTagsBulkRequest.UpdatePerProjectEntry\x1aS\n\x15UpdatePerProjectEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.neptune_api.v1.UpdateTags:\x02\x38\x01\"\xa5\x01\n\nUpdateTags\x12)\n\x1c\x61ttribute_path_to_be_updated\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x16\x65xperiment_identifiers\x18\x02 \x03(\t\x12\x13\n\x0btags_to_add\x18\x03 \x03(\t\x12\x16\n\x0etags_to_delete\x18\x04 \x03(\tB\x1f\n\x1d_attribute_path_to_be_updated\"\xca\x01\n\x16UpdateTagsBulkResponse\x12X\n\x12results_by_project\x18\x01 \x03(\x0b\x32<.neptune_api.v1.UpdateTagsBulkResponse.ResultsByProjectEntry\x1aV\n\x15ResultsByProjectEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.neptune_api.v1.BulkRunResult:\x02\x38\x01*g\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\"\n\x11RUN_STATE_RUNNING\x10\x01\x1a\x0b\x9a\xd6\x18\x07running\x12\x1c\n\x0eRUN_STATE_IDLE\x10\x02\x1a\x08\x9a\xd6\x18\x04idle2\xcb\t\n\x0bRunsService\x12\x65\n\tCreateRun\x12 .neptune_api.v1.CreateRunRequest\x1a\x13.neptune_api.v1.Run\"!\x90\x02\x02\x82\xd3\xe4\x93\x02\x18\"\x13/api/client/v1/runs:\x01*\x12h\n\x06GetRun\x12\x1d.neptune_api.v1.GetRunRequest\x1a\x13.neptune_api.v1.Run\"*\x90\x02\x01\x82\xd3\xe4\x93\x02!\x12\x1f/api/leaderboard/v1/experiments\x12m\n\x08ListRuns\x12\x1f.neptune_api.v1.ListRunsRequest\x1a .neptune_api.v1.ListRunsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/api/client/v1/runs\x12\x96\x01\n\tTrashRuns\x12 .neptune_api.v1.TrashRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\"H\x90\x02\x02\x82\xd3\xe4\x93\x02?\"%/api/leaderboard/v1/experiments/trash:\x16\x65xperiment_identifiers\x12\xa2\x01\n\x0bRestoreRuns\x12\".neptune_api.v1.RestoreRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\"P\x90\x02\x02\x82\xd3\xe4\x93\x02G\"-/api/leaderboard/v1/experiments/trash/restore:\x16\x65xperiment_identifiers\x12\x9c\x01\n\nDeleteRuns\x12!.neptune_api.v1.DeleteRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\"L\x82\xd3\xe4\x93\x02\x46\",/api/leaderboard/v1/experiments/trash/delete:\x16\x65xperiment_identifiers\x12\x80\x01\n\x0b\x41rchiveRuns\x12\".neptune_api.v1.ArchiveRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\".\x90\x02\x02\x82\xd3\xe4\x93\x02%\" /api/leaderboard/v1/runs:archive:\x01*\x12\x86\x01\n\rUnarchiveRuns\x12$.neptune_api.v1.UnarchiveRunsRequest\x1a\x1d.neptune_api.v1.BulkRunResult\"0\x90\x02\x02\x82\xd3\xe4\x93\x02\'\"\"/api/leaderboard/v1/runs:unarchive:\x01*\x12\x92\x01\n\x0eUpdateTagsBulk\x12%.neptune_api.v1.UpdateTagsBulkRequest\x1a&.neptune_api.v1.UpdateTagsBulkResponse\"1\x90\x02\x02\x82\xd3\xe4\x93\x02(\"#/api/leaderboard/v1/runs:modifyTags:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'neptune_api.v1.runs_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
+  _globals['_RUNSTATE'].values_by_name["RUN_STATE_RUNNING"]._options = None
+  _globals['_RUNSTATE'].values_by_name["RUN_STATE_RUNNING"]._serialized_options = b'\232\326\030\007running'
+  _globals['_RUNSTATE'].values_by_name["RUN_STATE_IDLE"]._options = None
+  _globals['_RUNSTATE'].values_by_name["RUN_STATE_IDLE"]._serialized_options = b'\232\326\030\004idle'
   _globals['_BULKRUNERROR_REASON'].values_by_name["REASON_TRASHED"]._options = None
   _globals['_BULKRUNERROR_REASON'].values_by_name["REASON_TRASHED"]._serialized_options = b'\232\326\030\007TRASHED'
   _globals['_BULKRUNERROR_REASON'].values_by_name["REASON_ALREADY_TRASHED"]._options = None
@@ -59,42 +63,44 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_RUNSSERVICE'].methods_by_name['UnarchiveRuns']._serialized_options = b'\220\002\002\202\323\344\223\002\'\"\"/api/leaderboard/v1/runs:unarchive:\001*'
   _globals['_RUNSSERVICE'].methods_by_name['UpdateTagsBulk']._options = None
   _globals['_RUNSSERVICE'].methods_by_name['UpdateTagsBulk']._serialized_options = b'\220\002\002\202\323\344\223\002(\"#/api/leaderboard/v1/runs:modifyTags:\001*'
+  _globals['_RUNSTATE']._serialized_start=2616
+  _globals['_RUNSTATE']._serialized_end=2719
   _globals['_CREATERUNREQUEST']._serialized_start=151
   _globals['_CREATERUNREQUEST']._serialized_end=471
   _globals['_RUN']._serialized_start=474
-  _globals['_RUN']._serialized_end=913
-  _globals['_GETRUNREQUEST']._serialized_start=915
-  _globals['_GETRUNREQUEST']._serialized_end=953
-  _globals['_LISTRUNSREQUEST']._serialized_start=956
-  _globals['_LISTRUNSREQUEST']._serialized_end=1093
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1095
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1173
-  _globals['_TRASHRUNSREQUEST']._serialized_start=1175
-  _globals['_TRASHRUNSREQUEST']._serialized_end=1253
-  _globals['_RESTORERUNSREQUEST']._serialized_start=1255
-  _globals['_RESTORERUNSREQUEST']._serialized_end=1335
-  _globals['_DELETERUNSREQUEST']._serialized_start=1337
-  _globals['_DELETERUNSREQUEST']._serialized_end=1416
-  _globals['_ARCHIVERUNSREQUEST']._serialized_start=1418
-  _globals['_ARCHIVERUNSREQUEST']._serialized_end=1452
-  _globals['_UNARCHIVERUNSREQUEST']._serialized_start=1454
-  _globals['_UNARCHIVERUNSREQUEST']._serialized_end=1490
-  _globals['_BULKRUNRESULT']._serialized_start=1492
-  _globals['_BULKRUNRESULT']._serialized_end=1593
-  _globals['_BULKRUNERROR']._serialized_start=1596
-  _globals['_BULKRUNERROR']._serialized_end=2000
-  _globals['_BULKRUNERROR_REASON']._serialized_start=1714
-  _globals['_BULKRUNERROR_REASON']._serialized_end=2000
-  _globals['_UPDATETAGSBULKREQUEST']._serialized_start=2003
-  _globals['_UPDATETAGSBULKREQUEST']._serialized_end=2200
-  _globals['_UPDATETAGSBULKREQUEST_UPDATEPERPROJECTENTRY']._serialized_start=2117
-  _globals['_UPDATETAGSBULKREQUEST_UPDATEPERPROJECTENTRY']._serialized_end=2200
-  _globals['_UPDATETAGS']._serialized_start=2203
-  _globals['_UPDATETAGS']._serialized_end=2368
-  _globals['_UPDATETAGSBULKRESPONSE']._serialized_start=2371
-  _globals['_UPDATETAGSBULKRESPONSE']._serialized_end=2573
-  _globals['_UPDATETAGSBULKRESPONSE_RESULTSBYPROJECTENTRY']._serialized_start=2487
-  _globals['_UPDATETAGSBULKRESPONSE_RESULTSBYPROJECTENTRY']._serialized_end=2573
-  _globals['_RUNSSERVICE']._serialized_start=2576
-  _globals['_RUNSSERVICE']._serialized_end=3803
+  _globals['_RUN']._serialized_end=954
+  _globals['_GETRUNREQUEST']._serialized_start=956
+  _globals['_GETRUNREQUEST']._serialized_end=994
+  _globals['_LISTRUNSREQUEST']._serialized_start=997
+  _globals['_LISTRUNSREQUEST']._serialized_end=1134
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1136
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1214
+  _globals['_TRASHRUNSREQUEST']._serialized_start=1216
+  _globals['_TRASHRUNSREQUEST']._serialized_end=1294
+  _globals['_RESTORERUNSREQUEST']._serialized_start=1296
+  _globals['_RESTORERUNSREQUEST']._serialized_end=1376
+  _globals['_DELETERUNSREQUEST']._serialized_start=1378
+  _globals['_DELETERUNSREQUEST']._serialized_end=1457
+  _globals['_ARCHIVERUNSREQUEST']._serialized_start=1459
+  _globals['_ARCHIVERUNSREQUEST']._serialized_end=1493
+  _globals['_UNARCHIVERUNSREQUEST']._serialized_start=1495
+  _globals['_UNARCHIVERUNSREQUEST']._serialized_end=1531
+  _globals['_BULKRUNRESULT']._serialized_start=1533
+  _globals['_BULKRUNRESULT']._serialized_end=1634
+  _globals['_BULKRUNERROR']._serialized_start=1637
+  _globals['_BULKRUNERROR']._serialized_end=2041
+  _globals['_BULKRUNERROR_REASON']._serialized_start=1755
+  _globals['_BULKRUNERROR_REASON']._serialized_end=2041
+  _globals['_UPDATETAGSBULKREQUEST']._serialized_start=2044
+  _globals['_UPDATETAGSBULKREQUEST']._serialized_end=2241
+  _globals['_UPDATETAGSBULKREQUEST_UPDATEPERPROJECTENTRY']._serialized_start=2158
+  _globals['_UPDATETAGSBULKREQUEST_UPDATEPERPROJECTENTRY']._serialized_end=2241
+  _globals['_UPDATETAGS']._serialized_start=2244
+  _globals['_UPDATETAGS']._serialized_end=2409
+  _globals['_UPDATETAGSBULKRESPONSE']._serialized_start=2412
+  _globals['_UPDATETAGSBULKRESPONSE']._serialized_end=2614
+  _globals['_UPDATETAGSBULKRESPONSE_RESULTSBYPROJECTENTRY']._serialized_start=2528
+  _globals['_UPDATETAGSBULKRESPONSE_RESULTSBYPROJECTENTRY']._serialized_end=2614
+  _globals['_RUNSSERVICE']._serialized_start=2722
+  _globals['_RUNSSERVICE']._serialized_end=3949
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RunState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
+    """Not said."""
+    RUN_STATE_RUNNING: _RunState.ValueType  # 1
+    """Something of it has been applied within the last 10 minutes."""
+    RUN_STATE_IDLE: _RunState.ValueType  # 2
+    """Nothing of it has been applied for 10 minutes."""
+
+class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
+    """Whether something is heard of a run."""
+
+RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
+"""Not said."""
+RUN_STATE_RUNNING: RunState.ValueType  # 1
+"""Something of it has been applied within the last 10 minutes."""
+RUN_STATE_IDLE: RunState.ValueType  # 2
+"""Nothing of it has been applied for 10 minutes."""
+Global___RunState: _TypeAlias = RunState  # noqa: Y015
+
 @_typing.final
 class CreateRunRequest(_message.Message):
     """Asks to create a run."""
@@ -116,6 +140,7 @@ class Run(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     PARENT_SHORT_ID_FIELD_NUMBER: _builtins.int
     FORK_STEP_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID."""
     custom_id: _builtins.str
@@ -146,6 +171,8 @@ class Run(_message.Message):
     """Short id of the parent, for a fork whose parent exists."""
     fork_step: _builtins.float
     """Last step taken over from the parent."""
+    state: Global___RunState.ValueType
+    """What `sys/state` says of it now, which as an attribute has no value in answers."""
     @_builtins.property
     def creation_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -169,10 +196,11 @@ class Run(_message.Message):
         owner: _builtins.str = ...,
         parent_short_id: _builtins.str | None = ...,
         fork_step: _builtins.float | None = ...,
+        state: Global___RunState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_custom_id", b"_custom_id", "_experiment_name", b"_experiment_name", "_fork_step", b"_fork_step", "_parent_short_id", b"_parent_short_id", "creation_time", b"creation_time", "custom_id", b"custom_id", "experiment_name", b"experiment_name", "fork_step", b"fork_step", "parent_short_id", b"parent_short_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_custom_id", b"_custom_id", "_experiment_name", b"_experiment_name", "_fork_step", b"_fork_step", "_parent_short_id", b"_parent_short_id", "archived", b"archived", "creation_time", b"creation_time", "custom_id", b"custom_id", "experiment_name", b"experiment_name", "fork_step", b"fork_step", "id", b"id", "organization_id", b"organization_id", "organization_name", b"organization_name", "owner", b"owner", "parent_id", b"parent_id", "parent_short_id", b"parent_short_id", "project_id", b"project_id", "project_name", b"project_name", "short_id", b"short_id", "trashed", b"trashed", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_custom_id", b"_custom_id", "_experiment_name", b"_experiment_name", "_fork_step", b"_fork_step", "_parent_short_id", b"_parent_short_id", "archived", b"archived", "creation_time", b"creation_time", "custom_id", b"custom_id", "experiment_name", b"experiment_name", "fork_step", b"fork_step", "id", b"id", "organization_id", b"organization_id", "organization_name", b"organization_name", "owner", b"owner", "parent_id", b"parent_id", "parent_short_id", b"parent_short_id", "project_id", b"project_id", "project_name", b"project_name", "short_id", b"short_id", "state", b"state", "trashed", b"trashed", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__custom_id: _TypeAlias = _typing.Literal["custom_id"]  # noqa: Y015
     _WhichOneofArgType__custom_id: _TypeAlias = _typing.Literal["_custom_id", b"_custom_id"]  # noqa: Y015

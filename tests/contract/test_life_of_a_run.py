@@ -64,12 +64,23 @@ def watch(lab: Lab, scripted: ScriptedServer) -> Watch:
 
     def shown(run: str) -> dict[str, Any]:
         values = lab.values(run)
-        # The state has no value in answers; searches know it.
+        # As an attribute, the state has no value in answers: searches know it, and the run itself.
         del values["sys/state"]
-        for state in ("running", "idle"):
-            query = f'`sys/custom_run_id`:string == "{run}" AND `sys/state`:experimentState = {state}'
-            if matching(lab.connection, lab.project, query):
-                values["sys/state"] = values.get("sys/state", "") + state
+        states = [
+            state
+            for state in ("running", "idle")
+            if matching(
+                lab.connection,
+                lab.project,
+                f'`sys/custom_run_id`:string == "{run}" AND `sys/state`:experimentState = {state}',
+            )
+        ]
+        runs = lab.connection.stub(RunsServiceStub)
+        listed = runs.ListRuns(runs_pb.ListRunsRequest(project_identifier=lab.project)).runs
+        found = runs.GetRun(runs_pb.GetRunRequest(experiment_id=f"CUSTOM/{lab.project}/{run}"))
+        assert found in listed
+        assert states == [runs_pb.RunState.Name(found.state).removeprefix("RUN_STATE_").lower()]
+        (values["sys/state"],) = states
         return {
             path: value / 1000 - START if path in {"sys/modification_time", "sys/ping_time"} else value
             for path, value in values.items()

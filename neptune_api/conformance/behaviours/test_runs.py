@@ -79,6 +79,7 @@ def test_a_run_is_returned_as_it_was_created(
         experiment_name="experiment ä",
         creation_time=created,
         owner=server.username,
+        state=pb.RUN_STATE_RUNNING,
     )
     assert run == expected
     found = values(connection, run.id)

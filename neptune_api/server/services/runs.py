@@ -14,6 +14,7 @@ from neptune_api.server.run_lookup import find_anywhere, find_in_project, parse_
 from neptune_api.server.store import rules, runs, steps
 from neptune_api.server.store.oplog import Submission
 from neptune_api.server.store.runs import RunIdentifier
+from neptune_api.server.store.system_attributes import IDLE_AFTER_MS
 from neptune_api.server.validation import Checks, as_uuid
 from neptune_api.v1 import ingest_pb2, runs_service_pb2_grpc
 from neptune_api.v1 import runs_service_pb2 as pb
@@ -76,17 +77,18 @@ class RunsService(runs_service_pb2_grpc.RunsServiceServicer):
         with self._store.database.read() as connection:
             identifier = RunIdentifier(run_id=run_id)
             found = runs.find(connection, [identifier], {None: project.id}).get(identifier)
-        if found is None:
-            raise not_found("The run was deleted while it was being created.", "EXPERIMENT_NOT_FOUND")
-        return _message(found, project)
+            if found is None:
+                raise not_found("The run was deleted while it was being created.", "EXPERIMENT_NOT_FOUND")
+            return self._messages(connection, [found], project)[0]
 
     def GetRun(self, request: pb.GetRunRequest, context: grpc.ServicerContext) -> pb.Run:
         identifier = parse_holder("experiment_id", request.experiment_id)
         with self._store.database.read() as connection:
             found = find_anywhere(connection, self._access, [identifier], PROJECT_ROLE_VIEWER).get(identifier)
-        if found is None:
-            raise not_found("There is no such run, or you may not see it.", "EXPERIMENT_NOT_FOUND")
-        return _message(*found)
+            if found is None:
+                raise not_found("There is no such run, or you may not see it.", "EXPERIMENT_NOT_FOUND")
+            run, project = found
+            return self._messages(connection, [run], project)[0]
 
     def ListRuns(self, request: pb.ListRunsRequest, context: grpc.ServicerContext) -> pb.ListRunsResponse:
         size = request.page_size if request.HasField("page_size") else _DEFAULT_PAGE_SIZE
@@ -100,7 +102,7 @@ class RunsService(runs_service_pb2_grpc.RunsServiceServicer):
         with self._store.database.read() as connection:
             # One more than the page holds tells whether there is a next page.
             found = runs.page(connection, project.id, after_number=after, limit=size + 1, trashed=trashed)
-        response = pb.ListRunsResponse(runs=[_message(run, project) for run in found[:size]])
+            response = pb.ListRunsResponse(runs=self._messages(connection, found[:size], project))
         if len(found) > size:
             response.next_page_token = page_tokens.encode(_LISTING, found[size - 1].number)
         return response
@@ -140,6 +142,11 @@ class RunsService(runs_service_pb2_grpc.RunsServiceServicer):
         for name, update in updates.items():
             response.results_by_project[name].CopyFrom(self._update_tags(projects[name], update, context))
         return response
+
+    def _messages(self, connection: sa.Connection, found: Sequence[RunRecord], project: ProjectRecord) -> list[pb.Run]:
+        applied_ms = runs.last_applied(connection, [run.key for run in found])
+        idle_before = int(self._store.clock() * 1000) - IDLE_AFTER_MS
+        return [_message(run, project, is_idle=applied_ms.get(run.key, run.created_ms) < idle_before) for run in found]
 
     def _update_tags(
         self, project: ProjectRecord, update: pb.UpdateTags, context: grpc.ServicerContext
@@ -246,7 +253,7 @@ class RunsService(runs_service_pb2_grpc.RunsServiceServicer):
             ) from None
 
 
-def _message(run: RunRecord, project: ProjectRecord) -> pb.Run:
+def _message(run: RunRecord, project: ProjectRecord, *, is_idle: bool) -> pb.Run:
     message = pb.Run(
         id=run.uuid,
         custom_id=run.run_id,
@@ -263,6 +270,7 @@ def _message(run: RunRecord, project: ProjectRecord) -> pb.Run:
         owner=run.owner,
         parent_short_id=run.parent_short_id,
         fork_step=None if run.fork_step is None else steps.to_double(run.fork_step),
+        state=pb.RUN_STATE_IDLE if is_idle else pb.RUN_STATE_RUNNING,
     )
     message.creation_time.FromMilliseconds(run.created_ms)
     return message

@@ -129,6 +129,17 @@ def page(
     return [_record(row) for row in connection.execute(query.order_by(runs.c.number).limit(limit))]
 
 
+def last_applied(connection: sa.Connection, keys: Collection[int]) -> dict[int, int]:
+    """Return when something was last applied to runs, in milliseconds, by their keys."""
+    found: dict[int, int] = {}
+    select = sa.select(attributes.c.run_id, attributes.c.int_value).where(attributes.c.name == "sys/ping_time")
+    for batch in batches(list(keys)):
+        found.update(
+            (row.run_id, row.int_value) for row in connection.execute(select.where(attributes.c.run_id.in_(batch)))
+        )
+    return found
+
+
 def set_flag(
     connection: sa.Connection, keys: Collection[int], flag: Literal["trashed", "archived"], value: bool, now_ms: int
 ) -> None:
