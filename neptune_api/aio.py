@@ -36,8 +36,10 @@ def channel(
     Arguments and errors are those of neptune_api.channel(); an `access_token` function may be a coroutine function.
     `interceptors` run below the channel's own work, because grpc.aio knows no other place for them: they see each
     attempt with a new token, the token it carries and the errors of gRPC, or of HTTP in the same form. Raises
-    RuntimeError when no event loop is running.
+    RuntimeError when no event loop is running. A channel belongs to one event loop and so to one process: in the child
+    of a fork its calls raise FailedPreconditionException.
     """
+    from neptune_api._grpc import forks
     from neptune_api._grpc.aio import Channel, token_transport
 
     try:
@@ -48,6 +50,8 @@ def channel(
         ) from None
     options = ChannelOptions() if options is None else options
     connection = resolve(target, api_token, options, access_token=access_token is not None, transport=transport)
+    if connection.fallback is not None and forks.refused():
+        connection = connection.without_grpc()
     source: AioTokenSource | None = None
     if callable(access_token):
         source = AioProviderTokenSource(access_token, timeout=options.exchange_timeout)
@@ -75,7 +79,10 @@ def _open(
         from neptune_api.http.aio import Wire
 
         return Wire(connection.endpoint(options), options, interceptors)
-    arguments = connection.arguments(options)
+    from neptune_api._grpc import forks
+
+    forks.start()
+    arguments = [*connection.arguments(options), *forks.arguments()]
     if connection.secure:
         credentials = connection.credentials(options)
         return grpc.aio.secure_channel(connection.address, credentials, arguments, interceptors=interceptors)

@@ -85,6 +85,10 @@ class Connection:
         )
         return grpc.ssl_channel_credentials(root_certificates=root, private_key=key, certificate_chain=chain)
 
+    def without_grpc(self) -> Connection:
+        """Return the connection to go over HTTP from the start; the same one when there is no such address."""
+        return self if self.fallback is None else replace(self.fallback, api_token=self.api_token)
+
     def endpoint(self, options: ChannelOptions) -> Endpoint:
         """Return where HTTP requests go. Raises as credentials() and proxy() do."""
         from neptune_api.http.endpoint import Endpoint, tls_context
@@ -99,15 +103,18 @@ class Connection:
         )
 
     def open(self, options: ChannelOptions) -> grpc.Channel:
-        """Open a bare channel, without tokens and deadlines. Raises as endpoint() does."""
+        """Open a bare channel, without tokens and deadlines. Raises as endpoint() and forks.start() do."""
         if self.wire == "http":
-            from neptune_api.http.channel import Wire
+            from neptune_api.http.channel import Wire as HttpWire
 
-            return Wire(self.endpoint(options), options)
+            return HttpWire(self.endpoint(options), options)
+        from neptune_api._grpc.wire import Wire as GrpcWire
+
         arguments = self.arguments(options)
         if self.secure:
-            return grpc.secure_channel(self.address, self.credentials(options), arguments)
-        return grpc.insecure_channel(self.address, arguments)
+            credentials = self.credentials(options)
+            return GrpcWire(lambda all_: grpc.secure_channel(self.address, credentials, all_), arguments)
+        return GrpcWire(lambda all_: grpc.insecure_channel(self.address, all_), arguments)
 
 
 def _is_loopback(host: str) -> bool:
@@ -293,15 +300,22 @@ def channel(
     Calls have the deadlines of `options`, carry an access token that is fetched and renewed as needed, are retried when
     the method allows it, and raise the exceptions of neptune_api.exceptions, which are grpc.RpcErrors. A call whose
     token is refused is made once more with a new one, unless its requests are a stream, which cannot be sent twice.
-    Whoever opens the channel closes it: use it in a `with` block, or call close(). Open it after a fork, not before.
+    Whoever opens the channel closes it: use it in a `with` block, or call close(). After a fork both sides may go on
+    with it: the child connects anew, at its first call. Calls that were under way are the parent's alone, and over gRPC
+    a child that was forked while there were any is refused, by FailedPreconditionException: see "Processes" in the
+    guide.
 
     Raises ValueError when target, token and options do not fit together, InvalidTokenError (also a ValueError) for a
-    text that is no API token, OSError for a certificate file that cannot be read.
+    text that is no API token, OSError for a certificate file that cannot be read, FailedPreconditionException where
+    gRPC does not work after a fork.
     """
+    from neptune_api._grpc import forks
     from neptune_api._grpc.sync import Channel, token_transport
 
     options = ChannelOptions() if options is None else options
     connection = resolve(target, api_token, options, access_token=access_token is not None, transport=transport)
+    if connection.fallback is not None and forks.refused():
+        connection = connection.without_grpc()
     source: TokenSource | None = None
     if callable(access_token):
         source = ProviderTokenSource(access_token, timeout=options.exchange_timeout)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
+from neptune_api._grpc import forks
 from neptune_api._grpc.aio_calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
 from neptune_api._grpc.errors import translate
 from neptune_api._grpc.policy import AUTH_METHODS, Policy, is_unauthenticated, registered_argument
@@ -55,6 +56,7 @@ class _Attempts:
         metadata: Metadata | None,
         arguments: tuple[grpc.CallCredentials | None, bool | None, grpc.Compression | None],
     ) -> None:
+        policy.check_side()
         self._policy = policy
         self._invoke = invoke
         self._request = request
@@ -207,6 +209,7 @@ class Channel(grpc.aio.Channel):
         self._channel = channel
         self._source = source
         self._options = options
+        self._side = forks.here.side
 
     def _policy(self, path: str, serialize: Callable[[Any], bytes] | None, *, streams: bool) -> Policy[AioTokenSource]:
         return Policy.make(path, self._source, self._options, streams=streams, serialize=serialize)
@@ -275,7 +278,8 @@ class Channel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel: calls under way are cancelled after `grace` seconds, later ones fail."""
-        await self._channel.close(grace)
+        if self._side == forks.here.side:  # else it is the parent's
+            await self._channel.close(grace)
 
     async def __aenter__(self) -> Self:
         return self

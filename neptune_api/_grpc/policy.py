@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 import grpc
 
+from neptune_api._grpc import forks
 from neptune_api._grpc.errors import translate
 from neptune_api._grpc.methods import Method, find_method
 from neptune_api.auth import AUTHORIZATION, AioTokenSource, TokenSource
-from neptune_api.exceptions import DeadlineExceededException, ResourceExhaustedException
+from neptune_api.exceptions import DeadlineExceededException, FailedPreconditionException, ResourceExhaustedException
 from neptune_api.options import IDEMPOTENCY_KEY
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Policy(Generic[SourceT]):
     """Default deadline in seconds."""
     max_send_bytes: int
     serialize: Callable[[Any], bytes] | None
+    side: int
+    """The side of forks on which the channel was opened."""
 
     @classmethod
     def make(
@@ -106,7 +109,17 @@ class Policy(Generic[SourceT]):
             timeout=options.stream_timeout if streams else options.timeout,
             max_send_bytes=options.max_send_bytes,
             serialize=serialize,
+            side=forks.here.side,
         )
+
+    def check_side(self) -> None:
+        """Raise FailedPreconditionException in the child of a fork, for channels that belong to one process."""
+        if self.side != forks.here.side:
+            raise FailedPreconditionException(
+                "An aio channel belongs to one process and one event loop, and this process was forked from the one "
+                "that opened it. Open a channel here, in a coroutine, with neptune_api.aio.channel().",
+                method=self.method.name,
+            )
 
     def payload(self, request: Any) -> bytes:
         """Serialize a request, once for all attempts. Raises ResourceExhaustedException for one over the size limit.

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 
+from neptune_api._grpc import forks
 from neptune_api._grpc.policy import is_unauthenticated
 from neptune_api.credentials import redact
-from neptune_api.exceptions import NeptuneApiError
+from neptune_api.exceptions import CancelledException, NeptuneApiError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +36,19 @@ else:
         """A call that is an iterator over its responses."""
 
 
+class LostCall(CancelledException):
+    """A call that was under way when the process forked: the parent goes on with it, the child has none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The call belongs to the process that made it, and this one was forked from it while it was under way. "
+            "Make the call here."
+        )
+
+    def __next__(self) -> Any:
+        raise self
+
+
 class UnaryCall(CallFuture):
     """A call under way that will have one response: what `future()` returns.
 
@@ -49,7 +63,17 @@ class UnaryCall(CallFuture):
         self._cancelled = False
         self._outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
         """The call of gRPC once it has ended, or the exception in its place, which is an ended call as well."""
+        self._settled = False
+        forks.survive(self)
         call.add_done_callback(self._ended)
+
+    def start_over(self) -> None:
+        """Be an ended call in the child of a fork, where nobody would ever end it."""
+        if not self._settled:
+            self._restart = self._translate = None
+            self._call = LostCall()
+            self._outcome = concurrent.futures.Future()
+            self._outcome.set_result(self._call)
 
     def _ended(self, call: Any) -> None:
         restart, self._restart = self._restart, None
@@ -87,6 +111,7 @@ class UnaryCall(CallFuture):
             self._outcome.set_exception(error)
         else:
             self._outcome.set_result(outcome)
+        self._settled = True
 
     def _wait(self, timeout: float | None = None) -> Any:
         try:
@@ -182,6 +207,13 @@ class StreamCall(CallIterator):
         self._restart = restart
         self._error: Exception | None = None
         self._callbacks: list[Callable[[Any], None]] = []
+        forks.survive(self)
+
+    def start_over(self) -> None:
+        """Be an ended call in the child of a fork; the responses are for the parent."""
+        self._restart = self._translate = None
+        self._callbacks = []
+        self._call = LostCall()
 
     def __iter__(self) -> Iterator[Any]:
         return self

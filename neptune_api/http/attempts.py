@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import os
+import queue
 import threading
 import time
 import weakref
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from neptune_api._grpc import forks
 from neptune_api.http.failures import CallError, deadline_exceeded
 from neptune_api.http.protocol import FramingError, Response, TooLargeError
 from neptune_api.http.retries import Budget, Retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from concurrent.futures import ThreadPoolExecutor
 
     from neptune_api._grpc.policy import Pair
     from neptune_api.http.aio_attempts import Transport as AioTransport
@@ -77,15 +76,18 @@ class Ticket:
         self._wake.wait(seconds)
         self.check()
 
+    def start_over(self) -> None:
+        """Close the connection in the child of a fork, where it is a copy; what comes over it is for the parent."""
+        self._lock = threading.Lock()
+        self._reason = CANCELLED_HERE
+        self.abandon()
+
     def abandon(self) -> None:
         """Let go of a call that nobody will ask for again."""
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-_TRANSPORTS: Final[weakref.WeakSet[Transport]] = weakref.WeakSet()
 
 
 class Transport:
@@ -100,7 +102,7 @@ class Transport:
         self.executor = Executor()
         self.tickets: set[Ticket] = set()
         self.closed = False
-        _TRANSPORTS.add(self)
+        forks.survive(self)
 
     def enter(self, ticket: Ticket) -> None:
         """Begin a call. Raises ValueError on a closed channel."""
@@ -120,46 +122,59 @@ class Transport:
     def start_over(self) -> None:
         """Forget the connections, calls and threads of the parent; for the child of a fork."""
         self.pool.forget()
-        self.tickets.clear()
-        self.executor.reset()
+        tickets, self.tickets = self.tickets, set()
+        for ticket in tickets:
+            ticket.start_over()
+        self.executor.start_over()
         self._reset()
 
 
-def _after_fork() -> None:
-    for transport in _TRANSPORTS:
-        transport.start_over()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 class Executor:
-    """Threads for calls that are waited for elsewhere, made when they are needed."""
+    """Threads for calls that are waited for elsewhere, made when they are needed; an exit does not wait for them."""
+
+    # Those of concurrent.futures are joined at exit: a call to a server that does not answer would hold up the process
+    # until its deadline.
 
     def __init__(self, threads: int = 64) -> None:
-        self._threads = threads
-        self.reset()
+        self._most = threads
+        self.start_over()
 
-    def reset(self) -> None:
-        """Start over without threads; for the child of a fork."""
+    def start_over(self) -> None:
+        """Begin without threads; also in the child of a fork."""
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads = 0
+        self._idle = threading.Semaphore(0)
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        weakref.finalize(self, self._work.put, None).atexit = False
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Run a function on one of the threads."""
+        """Run a function, which raises nothing, on one of the threads."""
+        self._work.put(work)
         with self._lock:
-            if self._pool is None:
-                self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, "neptune-api-http")
-            pool = self._pool
-        pool.submit(work)
+            if not self._idle.acquire(blocking=False) and self._threads < self._most:
+                self._threads += 1
+                threading.Thread(
+                    target=_work, args=(self._work, self._idle), name=f"neptune-api-http-{self._threads}", daemon=True
+                ).start()
 
     def close(self) -> None:
-        """End the threads once their work is done."""
+        """End the threads once their work is done; what is submitted later has threads of its own."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False)
+            work = self._work
+            self._threads = 0
+            self._idle = threading.Semaphore(0)
+            self._work = queue.SimpleQueue()
+            weakref.finalize(self, self._work.put, None).atexit = False
+        work.put(None)
+
+
+def _work(waiting: queue.SimpleQueue[Callable[[], None] | None], idle: threading.Semaphore) -> None:
+    """Do what is waiting until None comes, which is for all the threads of a queue. Holds no executor."""
+    while (work := waiting.get()) is not None:
+        work()
+        del work  # it holds the call
+        idle.release()
+    waiting.put(None)
 
 
 class BaseAttempts:

@@ -70,6 +70,10 @@ class Connection:
         """It has waited in a pool, where it may have died."""
         self.idle_since = 0.0
 
+    def __del__(self) -> None:
+        # A channel that was forgotten, or is left open at the end of the program, is no cause for a ResourceWarning.
+        self._socket.close()
+
     def send(self, head: bytes, body: bytes, end: float | None) -> None:
         """Send a request. Raises CallError."""
         try:
@@ -175,7 +179,7 @@ class Pool:
                 return connection
             connection.close()
         try:
-            connection = Connection(self._connect(end, holder))
+            connection = self._connect(end, holder)
         except CallError as error:
             if error.code() is not grpc.StatusCode.CANCELLED:
                 self._connected(False)
@@ -213,27 +217,30 @@ class Pool:
 
     # Making connections.
 
-    def _connect(self, end: float | None, holder: Holder) -> socket.socket:
+    def _connect(self, end: float | None, holder: Holder) -> Connection:
         endpoint = self.endpoint
         try:
             connected = self._open(end, holder)
+            connection = Connection(connected)
             try:
-                holder.hold(Connection(connected))
+                holder.hold(connection)
                 if endpoint.proxy is not None and not endpoint.forwarded:
-                    self._tunnel(connected, end)
+                    self._tunnel(connection, end)
                 if endpoint.tls is not None:
-                    secure = connected = endpoint.tls.wrap_socket(
+                    # The plain socket has nothing left to close after that.
+                    secure = endpoint.tls.wrap_socket(
                         connected, server_hostname=endpoint.name_to_verify, do_handshake_on_connect=False
                     )
-                    holder.hold(Connection(secure))
+                    connection = Connection(secure)
+                    holder.hold(connection)
                     secure.settimeout(seconds_left(end))
                     secure.do_handshake()
             except BaseException:
-                connected.close()
+                connection.close()
                 holder.check()
                 raise
             else:
-                return connected
+                return connection
         except TimeoutError:
             raise deadline_exceeded(f"connected to {endpoint.authority}") from None
         except ssl.SSLError as error:
@@ -263,9 +270,8 @@ class Pool:
                 return made
         raise failure or OSError("the name has no address")
 
-    def _tunnel(self, connected: socket.socket, end: float | None) -> None:
+    def _tunnel(self, connection: Connection, end: float | None) -> None:
         proxy = self.endpoint.proxy
-        connection = Connection(connected)
         connection.send(tunnel_head(self.endpoint), b"", end)
         response = Response(max_bytes=0, verb="CONNECT")
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from neptune_api._grpc import forks
 from neptune_api._grpc.policy import registered_argument
 
 if TYPE_CHECKING:
@@ -44,11 +45,16 @@ class FallbackChannel(grpc.Channel):
     def __init__(self, first: grpc.Channel, second: grpc.Channel) -> None:
         self._first = first
         self._second = second
+        self.chosen: grpc.Channel | None = None
+        """The channel in use, once it is known."""
+        self.start_over()
+        forks.survive(self)
+
+    def start_over(self) -> None:
+        """Have nobody asking the server; at the beginning, and in the child of a fork."""
         self._lock = threading.Lock()
         self._asked: Any = None
         self._decided = threading.Event()
-        self.chosen: grpc.Channel | None = None
-        """The channel in use, once it is known."""
 
     def choose(self, timeout: float | None = None) -> grpc.Channel:
         """Return the channel to use, asking the server first if need be; waits for half of `timeout` at most."""
@@ -63,13 +69,19 @@ class FallbackChannel(grpc.Channel):
         from neptune_api.v1.config_service_pb2 import GetServerInfoRequest
         from neptune_api.v1.config_service_pb2_grpc import ConfigServiceStub
 
+        if forks.refused():
+            self._choose(self._second)
+            return
         stub = ConfigServiceStub(self._first)
         self._asked = stub.GetServerInfo.future(GetServerInfoRequest(), timeout=PATIENCE)
         self._asked.add_done_callback(self._decide)
 
     def _decide(self, answer: Any) -> None:
         code = answer.code()
-        self.chosen = self._first if code is grpc.StatusCode.OK or speaks_grpc(answer) else self._second
+        self._choose(self._first if code is grpc.StatusCode.OK or speaks_grpc(answer) else self._second)
+
+    def _choose(self, channel: grpc.Channel) -> None:
+        self.chosen = channel
         self._decided.set()
         if self.chosen is self._second:
             self._first.close()

@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped] # ships no types
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc  # type: ignore[import-untyped] # ships no types
 
+from neptune_api._grpc import forks
 from neptune_api.exceptions import STATUS_DETAILS_KEY
 from neptune_api.options import PUSHBACK_KEY, server_arguments
 from neptune_api.server.errors import StatusError, unimplemented
@@ -47,12 +48,14 @@ _MOST_VIOLATIONS: Final = 32
 class GrpcDoor:
     """A gRPC server that is bound to its port when it is made, answers from start() to stop(), and cannot be reused.
 
-    Raises OSError or RuntimeError when the address cannot be bound.
+    Raises OSError or RuntimeError when the address cannot be bound, FailedPreconditionException where gRPC does not
+    work after a fork.
     """
 
     def __init__(
         self, address: str, *, credentials: grpc.ServerCredentials | None = None, max_streams: int = MAX_STREAMS
     ) -> None:
+        forks.start()
         self._calls = ThreadPoolExecutor(CALL_THREADS, "neptune-api-call")
         self._streams = ThreadPoolExecutor(max_streams + _REFUSING_THREADS, "neptune-api-stream")
         self._max_streams = max_streams

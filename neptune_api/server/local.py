@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neptune_api._grpc import forks
 from neptune_api.credentials import Secret
 from neptune_api.server.server import DEFAULT_USERNAME, DEFAULT_WORKSPACE, Server
 from neptune_api.v1.roles_pb2 import WORKSPACE_ROLE_MEMBER
@@ -33,8 +35,8 @@ class LocalServer:
     A folder that was served before keeps its API token, and its ports if they are free. `store` is the URL of a
     PostgreSQL database to use instead of a folder, `postgresql://user:password@host/database`; it stays. `files` is
     another place for contents of files, as Server takes it; a database needs one to have any. `clock` and `adapt` are
-    for tests, as Server takes them. After stop() the server
-    can be started again. Raises StoreError and ServerError when the folder or the ports cannot be used.
+    for tests, as Server takes them. After stop() the server can be started again; the end of the program stops it, too,
+    and the child of a fork has none. Raises StoreError and ServerError when the folder or the ports cannot be used.
     """
 
     def __init__(
@@ -87,10 +89,22 @@ class LocalServer:
         except BaseException:
             self.stop()
             raise
+        atexit.register(self.stop)
+        forks.survive(self)
         return self
+
+    def start_over(self) -> None:
+        """Have no server in the child of a fork; the parent's goes on, with its folder."""
+        atexit.unregister(self.stop)
+        forks.leave_alone(self._server)
+        self._server = None
+        temporary, self._temporary = self._temporary, None
+        if temporary is not None:
+            temporary._finalizer.detach()  # type: ignore[attr-defined] # noqa: SLF001 # the child would remove the folder at exit
 
     def stop(self) -> None:
         """End calls under way within about a second and stop; what was acknowledged stays, unless it was temporary."""
+        atexit.unregister(self.stop)
         server, self._server = self._server, None
         if server is not None:
             server.stop()
