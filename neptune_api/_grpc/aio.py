@@ -212,7 +212,7 @@ class Channel(grpc.aio.Channel):
         self._side = forks.here.side
 
     def _policy(self, path: str, serialize: Callable[[Any], bytes] | None, *, streams: bool) -> Policy[AioTokenSource]:
-        return Policy.make(path, self._source, self._options, streams=streams, serialize=serialize)
+        return Policy.make(path, self._source, self._options, streams=streams, serialize=serialize, side=self._side)
 
     # As in sync.py: requests that are no stream are serialized here.
 

@@ -88,8 +88,8 @@ class Policy(Generic[SourceT]):
     """Default deadline in seconds."""
     max_send_bytes: int
     serialize: Callable[[Any], bytes] | None
-    side: int
-    """The side of forks on which the channel was opened."""
+    side: int | None
+    """The side of forks on which the channel can be used; None for every side."""
 
     @classmethod
     def make(
@@ -100,6 +100,7 @@ class Policy(Generic[SourceT]):
         *,
         streams: bool,
         serialize: Callable[[Any], bytes] | None,
+        side: int | None = None,
     ) -> Policy[SourceT]:
         """Return the rules for the method at `path`; `streams` if its requests or responses are a stream."""
         method = find_method(path)
@@ -109,12 +110,12 @@ class Policy(Generic[SourceT]):
             timeout=options.stream_timeout if streams else options.timeout,
             max_send_bytes=options.max_send_bytes,
             serialize=serialize,
-            side=forks.here.side,
+            side=side,
         )
 
     def check_side(self) -> None:
         """Raise FailedPreconditionException in the child of a fork, for channels that belong to one process."""
-        if self.side != forks.here.side:
+        if self.side not in {None, forks.here.side}:
             raise FailedPreconditionException(
                 "An aio channel belongs to one process and one event loop, and this process was forked from the one "
                 "that opened it. Open a channel here, in a coroutine, with neptune_api.aio.channel().",

@@ -195,6 +195,11 @@ class Connectivity:
             self._state = state
             self._tell(self._callbacks, state)
 
+    def connected(self, well: bool) -> None:
+        """Take note that a connection was made, or could not be made."""
+        states = grpc.ChannelConnectivity
+        self.change(states.READY if well else states.TRANSIENT_FAILURE)
+
     def add(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """Call a function now, with the state, and at every change."""
         with self._lock:
@@ -234,11 +239,9 @@ class Wire(grpc.Channel):
         self._connectivity = Connectivity()
         self._connector: threading.Thread | None = None
         self._stopping = threading.Event()
-        self.transport = Transport(Pool(endpoint, options, self._connected), options, self._connectivity.reset)
-
-    def _connected(self, well: bool) -> None:
-        states = grpc.ChannelConnectivity
-        self._connectivity.change(states.READY if well else states.TRANSIENT_FAILURE)
+        # None of it refers to this object: a channel that is dropped closes its connections there and then.
+        pool = Pool(endpoint, options, self._connectivity.connected)
+        self.transport = Transport(pool, options, self._connectivity.reset)
 
     def _exchange(self, path: str, serialize: Any, deserialize: Any) -> Exchange:
         return Exchange(path, self._endpoint, self._options, serialize, deserialize)

@@ -5,6 +5,7 @@ A pool may be used by many threads, and on both sides of a fork: the child start
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
@@ -13,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
@@ -61,7 +63,7 @@ def seconds_left(end: float | None) -> float | None:
 class Connection:
     """One connection, used by one thread at a time; abort() may come from any."""
 
-    __slots__ = ("_secure", "_socket", "idle_since", "idled")
+    __slots__ = ("__weakref__", "_secure", "_socket", "idle_since", "idled")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -69,10 +71,9 @@ class Connection:
         self.idled = False
         """It has waited in a pool, where it may have died."""
         self.idle_since = 0.0
-
-    def __del__(self) -> None:
-        # A channel that was forgotten, or is left open at the end of the program, is no cause for a ResourceWarning.
-        self._socket.close()
+        # A channel that was forgotten is no cause for a ResourceWarning. At exit nothing is closed that somebody has in
+        # hand: threads may still be calling.
+        weakref.finalize(self, connected.close).atexit = False
 
     def send(self, head: bytes, body: bytes, end: float | None) -> None:
         """Send a request. Raises CallError."""
@@ -156,6 +157,16 @@ class Nobody:
         """Do nothing."""
 
 
+_POOLS: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
+
+
+@atexit.register
+def _forget_all() -> None:
+    # Nor is a channel that is open when the program ends.
+    for pool in tuple(_POOLS):
+        pool.forget()
+
+
 class Pool:
     """The connections of one channel. Its list needs no lock: append and pop of a list are atomic."""
 
@@ -167,6 +178,7 @@ class Pool:
         self._connected = connected
         self._closed = False
         self._idle: list[Connection] = []
+        _POOLS.add(self)
 
     def take(self, end: float | None, holder: Holder, *, fresh: bool = False) -> Connection:
         """Return a connection: an idle one, unless it has to be `fresh`, or a new one. Raises CallError."""
@@ -210,7 +222,7 @@ class Pool:
             self._idle.pop(0).close()
 
     def forget(self) -> None:
-        """Close what was inherited by a fork, without a word to the server, which talks to the parent."""
+        """Close the idle connections: at exit, and in the child of a fork, whose parent goes on with its own."""
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
