@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc  # type: ign
 from neptune_api._grpc import forks
 from neptune_api.exceptions import STATUS_DETAILS_KEY
 from neptune_api.options import PUSHBACK_KEY, server_arguments
+from neptune_api.server import limits
 from neptune_api.server.errors import StatusError, unimplemented
 from neptune_api.server.handlers import behaviour_of, collect_rpcs
 from neptune_api.server.pools import end_pools
@@ -29,7 +30,6 @@ CALL_THREADS: Final = 24
 
 # A stream keeps a thread for as long as it lives, mostly asleep. Streams have threads of their own, so however many are
 # open, calls with one answer go on.
-MAX_STREAMS: Final = 256
 _REFUSING_THREADS: Final = 4
 
 # How long a stopping door waits for the servicers of calls it has cancelled.
@@ -53,7 +53,7 @@ class GrpcDoor:
     """
 
     def __init__(
-        self, address: str, *, credentials: grpc.ServerCredentials | None = None, max_streams: int = MAX_STREAMS
+        self, address: str, *, credentials: grpc.ServerCredentials | None = None, max_streams: int = limits.MAX_STREAMS
     ) -> None:
         forks.start()
         self._calls = ThreadPoolExecutor(CALL_THREADS, "neptune-api-call")

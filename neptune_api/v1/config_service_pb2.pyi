@@ -260,6 +260,14 @@ class Limits(_message.Message):
     MAX_SEARCH_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
     MAX_BUCKETS_FIELD_NUMBER: _builtins.int
     MAX_BUCKET_SERIES_FIELD_NUMBER: _builtins.int
+    MAX_STREAMS_FIELD_NUMBER: _builtins.int
+    MAX_HTTP_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    MAX_HTTP_TARGET_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_HTTP_HEADERS_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_HTTP_HEADERS_FIELD_NUMBER: _builtins.int
+    MAX_METADATA_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_MIME_TYPE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_SIGNED_URL_SECONDS_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Largest request message on either wire, in bytes."""
     max_run_id_bytes: _builtins.int
@@ -348,6 +356,22 @@ class Limits(_message.Message):
     """Most buckets that can be asked for."""
     max_bucket_series: _builtins.int
     """Most series in one query for buckets."""
+    max_streams: _builtins.int
+    """Most streams open at a time, of each way to the server: gRPC and HTTP."""
+    max_http_connections: _builtins.int
+    """Most HTTP connections at a time."""
+    max_http_target_bytes: _builtins.int
+    """Longest path and query of an HTTP request, together."""
+    max_http_headers_bytes: _builtins.int
+    """Most bytes of headers of an HTTP request, names and values together."""
+    max_http_headers: _builtins.int
+    """Most headers of an HTTP request."""
+    max_metadata_bytes: _builtins.int
+    """Most metadata of a gRPC call, either way, as HTTP/2 counts it."""
+    max_mime_type_bytes: _builtins.int
+    """Longest MIME type of a file that is uploaded to the server itself."""
+    max_signed_url_seconds: _builtins.int
+    """How long a signed URL can be valid at most, in seconds."""
     def __init__(
         self,
         *,
@@ -395,10 +419,18 @@ class Limits(_message.Message):
         max_search_answer_bytes: _builtins.int = ...,
         max_buckets: _builtins.int = ...,
         max_bucket_series: _builtins.int = ...,
+        max_streams: _builtins.int = ...,
+        max_http_connections: _builtins.int = ...,
+        max_http_target_bytes: _builtins.int = ...,
+        max_http_headers_bytes: _builtins.int = ...,
+        max_http_headers: _builtins.int = ...,
+        max_metadata_bytes: _builtins.int = ...,
+        max_mime_type_bytes: _builtins.int = ...,
+        max_signed_url_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attribute_path_bytes", b"max_attribute_path_bytes", "max_avatar_url_bytes", b"max_avatar_url_bytes", "max_batch_id_bytes", b"max_batch_id_bytes", "max_bucket_series", b"max_bucket_series", "max_buckets", b"max_buckets", "max_bulk_runs", b"max_bulk_runs", "max_column_series", b"max_column_series", "max_datetime_millis", b"max_datetime_millis", "max_detail_ids", b"max_detail_ids", "max_display_class_bytes", b"max_display_class_bytes", "max_email_bytes", b"max_email_bytes", "max_experiment_name_bytes", b"max_experiment_name_bytes", "max_file_path_bytes", b"max_file_path_bytes", "max_file_ref_bytes", b"max_file_ref_bytes", "max_files_to_sign", b"max_files_to_sign", "max_float_series_per_query", b"max_float_series_per_query", "max_histogram_edges", b"max_histogram_edges", "max_idempotency_key_bytes", b"max_idempotency_key_bytes", "max_operation_bytes", b"max_operation_bytes", "max_page_size", b"max_page_size", "max_person_name_bytes", b"max_person_name_bytes", "max_points_per_answer", b"max_points_per_answer", "max_points_per_series", b"max_points_per_series", "max_project_description_bytes", b"max_project_description_bytes", "max_project_key_length", b"max_project_key_length", "max_project_name_bytes", b"max_project_name_bytes", "max_query_bytes", b"max_query_bytes", "max_query_depth", b"max_query_depth", "max_request_bytes", b"max_request_bytes", "max_run_id_bytes", b"max_run_id_bytes", "max_search_answer_bytes", b"max_search_answer_bytes", "max_series_answer_bytes", b"max_series_answer_bytes", "max_series_query_path_bytes", b"max_series_query_path_bytes", "max_status_ids", b"max_status_ids", "max_step", b"max_step", "max_string_bytes", b"max_string_bytes", "max_string_set_bytes", b"max_string_set_bytes", "max_token_bytes", b"max_token_bytes", "max_username_bytes", b"max_username_bytes", "max_users_per_listing", b"max_users_per_listing", "max_values_page_bytes", b"max_values_page_bytes", "min_datetime_millis", b"min_datetime_millis", "request_status_retention_seconds", b"request_status_retention_seconds", "step_resolution", b"step_resolution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attribute_path_bytes", b"max_attribute_path_bytes", "max_avatar_url_bytes", b"max_avatar_url_bytes", "max_batch_id_bytes", b"max_batch_id_bytes", "max_bucket_series", b"max_bucket_series", "max_buckets", b"max_buckets", "max_bulk_runs", b"max_bulk_runs", "max_column_series", b"max_column_series", "max_datetime_millis", b"max_datetime_millis", "max_detail_ids", b"max_detail_ids", "max_display_class_bytes", b"max_display_class_bytes", "max_email_bytes", b"max_email_bytes", "max_experiment_name_bytes", b"max_experiment_name_bytes", "max_file_path_bytes", b"max_file_path_bytes", "max_file_ref_bytes", b"max_file_ref_bytes", "max_files_to_sign", b"max_files_to_sign", "max_float_series_per_query", b"max_float_series_per_query", "max_histogram_edges", b"max_histogram_edges", "max_http_connections", b"max_http_connections", "max_http_headers", b"max_http_headers", "max_http_headers_bytes", b"max_http_headers_bytes", "max_http_target_bytes", b"max_http_target_bytes", "max_idempotency_key_bytes", b"max_idempotency_key_bytes", "max_metadata_bytes", b"max_metadata_bytes", "max_mime_type_bytes", b"max_mime_type_bytes", "max_operation_bytes", b"max_operation_bytes", "max_page_size", b"max_page_size", "max_person_name_bytes", b"max_person_name_bytes", "max_points_per_answer", b"max_points_per_answer", "max_points_per_series", b"max_points_per_series", "max_project_description_bytes", b"max_project_description_bytes", "max_project_key_length", b"max_project_key_length", "max_project_name_bytes", b"max_project_name_bytes", "max_query_bytes", b"max_query_bytes", "max_query_depth", b"max_query_depth", "max_request_bytes", b"max_request_bytes", "max_run_id_bytes", b"max_run_id_bytes", "max_search_answer_bytes", b"max_search_answer_bytes", "max_series_answer_bytes", b"max_series_answer_bytes", "max_series_query_path_bytes", b"max_series_query_path_bytes", "max_signed_url_seconds", b"max_signed_url_seconds", "max_status_ids", b"max_status_ids", "max_step", b"max_step", "max_streams", b"max_streams", "max_string_bytes", b"max_string_bytes", "max_string_set_bytes", b"max_string_set_bytes", "max_token_bytes", b"max_token_bytes", "max_username_bytes", b"max_username_bytes", "max_users_per_listing", b"max_users_per_listing", "max_values_page_bytes", b"max_values_page_bytes", "min_datetime_millis", b"min_datetime_millis", "request_status_retention_seconds", b"request_status_retention_seconds", "step_resolution", b"step_resolution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from neptune_api.server.files.signing import DEFAULT_SECONDS, MAX_SECONDS, ExpiredError, ForgedError, Signer
+from neptune_api.server.files.signing import DEFAULT_SECONDS, ExpiredError, ForgedError, Signer
+from neptune_api.server.limits import MAX_SIGNED_URL_SECONDS
 from tests.files.urls import respelled
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def test_an_expired_url_is_expired_before_it_is_anything_else(signer: Signer, cl
         {"X-Amz-Expires": "0"},
         {"X-Amz-Expires": "-1"},
         {"X-Amz-Expires": ""},
-        {"X-Amz-Expires": str(MAX_SECONDS + 1)},
+        {"X-Amz-Expires": str(MAX_SIGNED_URL_SECONDS + 1)},
         {"X-Amz-Date": "20000101T000000Z"},
         {"X-Amz-Date": "20001301T000000Z"},
         {"X-Amz-Date": "yesterday"},
@@ -159,7 +160,7 @@ def test_what_is_not_signed_is_forged(signer: Signer, query: str) -> None:
         signer.check("GET", PROJECT, "a", query)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, MAX_SECONDS + 1])
+@pytest.mark.parametrize("seconds", [0, -1, MAX_SIGNED_URL_SECONDS + 1])
 def test_urls_are_valid_for_some_time_and_not_for_ever(seconds: int) -> None:
     with pytest.raises(ValueError, match="valid for 1 to 604,800 seconds"):
         Signer(KEY, seconds=seconds)

@@ -81,7 +81,7 @@ def test_strangers_send_little(stranger: Caller) -> None:
 
 
 def test_targets(stranger: Caller) -> None:
-    fits = "/healthz?" + "x" * (protocol.MAX_TARGET_BYTES - len("/healthz?"))
+    fits = "/healthz?" + "x" * (limits.MAX_HTTP_TARGET_BYTES - len("/healthz?"))
     assert stranger.get(fits).status == 200
     beyond = stranger.get(fits + "x")
     assert (beyond.status, beyond.json()["code"]) == (414, 414)
@@ -89,7 +89,7 @@ def test_targets(stranger: Caller) -> None:
 
 
 def test_headers(stranger: Caller) -> None:
-    size = protocol.MAX_HEADERS_BYTES
+    size = limits.MAX_HTTP_HEADERS_BYTES
     own = len(b"hostx") + 4 + len(b"a") + 4 + len(b"connectionclose") + 4
     head = HEALTH + b"Connection: close\r\nA: %b\r\n\r\n"
     assert status_of(stranger.send(head % (b"x" * (size - own)))) == 200
@@ -97,7 +97,7 @@ def test_headers(stranger: Caller) -> None:
     assert status_of(beyond) == 431
     assert b"65,536 bytes of headers" in beyond
 
-    many = b"".join(b"A%d: x\r\n" % n for n in range(protocol.MAX_HEADERS - 2))
+    many = b"".join(b"A%d: x\r\n" % n for n in range(limits.MAX_HTTP_HEADERS - 2))
     assert status_of(stranger.send(HEALTH + b"Connection: close\r\n" + many + b"\r\n")) == 200
     assert status_of(stranger.send(HEALTH + b"Connection: close\r\nB: x\r\n" + many + b"\r\n")) == 431
 
@@ -124,7 +124,7 @@ def test_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_headers_without_an_end(stranger: Caller) -> None:
     """The memory that an unfinished header takes is bounded as well."""
-    beyond = protocol.MAX_TARGET_BYTES + protocol.MAX_HEADERS_BYTES + 65_536
+    beyond = limits.MAX_HTTP_TARGET_BYTES + limits.MAX_HTTP_HEADERS_BYTES + 65_536
     assert status_of(stranger.send(HEALTH + b"A: " + b"x" * beyond)) == 431
     assert status_of(stranger.send(b"GET /" + b"x" * beyond)) in {414, 431}
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from neptune_api.server import limits
 from neptune_api.server.files.folder import DamagedFileError
 from neptune_api.server.files.paths import unquote
 from neptune_api.server.files.ranges import UnsatisfiableError, select
@@ -42,7 +43,6 @@ _PIECE_BYTES: Final = 1024 * 1024
 _IDLE_SECONDS: Final = 60.0
 """How long a client may send or take nothing in the middle of a file."""
 _THREADS: Final = 8
-_MAX_MIME_TYPE_BYTES: Final = 512
 _DEFAULT_MIME_TYPE: Final = "application/octet-stream"
 _PROJECT: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _READING: Final = frozenset({"GET", "HEAD"})
@@ -216,9 +216,9 @@ class FileDoor:
             if name in headers:
                 raise _bad_request(f"A file is put as a whole and unconditionally: leave the header {name} out.")
         mime_type = headers.get("content-type", "")
-        if len(mime_type) > _MAX_MIME_TYPE_BYTES:
+        if len(mime_type) > limits.MAX_MIME_TYPE_BYTES:
             raise _bad_request(
-                f"The Content-Type is {len(mime_type):,} bytes long, the limit is {_MAX_MIME_TYPE_BYTES}."
+                f"The Content-Type is {len(mime_type):,} bytes long, the limit is {limits.MAX_MIME_TYPE_BYTES}."
             )
         if not await self._run(self._knows, project):
             raise _not_found()

@@ -15,11 +15,12 @@ import urllib.parse
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
+from neptune_api.server.limits import MAX_SIGNED_URL_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEFAULT_SECONDS: Final = 3600
-MAX_SECONDS: Final = 7 * 24 * 3600
 
 # Azure's: when the URL expires, and the signature.
 _EXPIRY: Final = "se"
@@ -59,8 +60,8 @@ class Signer:
     """
 
     def __init__(self, key: bytes, *, seconds: int = DEFAULT_SECONDS, clock: Callable[[], float] = time.time) -> None:
-        if not 0 < seconds <= MAX_SECONDS:
-            raise ValueError(f"URLs are valid for 1 to {MAX_SECONDS:,} seconds, not {seconds:,}")
+        if not 0 < seconds <= MAX_SIGNED_URL_SECONDS:
+            raise ValueError(f"URLs are valid for 1 to {MAX_SIGNED_URL_SECONDS:,} seconds, not {seconds:,}")
         self._key = key
         self._seconds = str(seconds)
         self._clock = clock
@@ -104,7 +105,7 @@ class Signer:
 
 def _amazon_end(date: str, seconds: str) -> float:
     """Return when a URL expires; raise ExpiredError for what is no time."""
-    if not _DATE_TEXT.fullmatch(date) or not _SECONDS_TEXT.fullmatch(seconds) or int(seconds) > MAX_SECONDS:
+    if not _DATE_TEXT.fullmatch(date) or not _SECONDS_TEXT.fullmatch(seconds) or int(seconds) > MAX_SIGNED_URL_SECONDS:
         raise ExpiredError(is_azure=False)
     try:
         signed = datetime.strptime(date, _DATE_FORMAT).replace(tzinfo=timezone.utc)

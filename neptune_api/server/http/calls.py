@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 CALL_THREADS: Final = 24
-MAX_STREAMS: Final = 256
 
 
 class HttpContext:
@@ -68,7 +67,7 @@ class HttpContext:
 class Calls:
     """Runs RPCs for the door."""
 
-    def __init__(self, *, max_streams: int = MAX_STREAMS) -> None:
+    def __init__(self, *, max_streams: int = limits.MAX_STREAMS) -> None:
         self._calls = ThreadPoolExecutor(CALL_THREADS, "neptune-api-http")
         self._streams = ThreadPoolExecutor(max_streams, "neptune-api-http-stream")
         self._max_streams = max_streams

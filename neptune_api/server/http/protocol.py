@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from neptune_api.http.json_codec import dump
+from neptune_api.server import limits
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-MAX_TARGET_BYTES: Final = 65_535
-"""Longest path with its query string; the parser takes no more."""
-MAX_HEADERS_BYTES: Final = 64 * 1024
-"""Most bytes of all headers together."""
-MAX_HEADERS: Final = 128
-"""Most headers."""
-MAX_CONNECTIONS: Final = 1000
-"""Most connections at a time; requests on further ones are answered with 503."""
 HEAD_SECONDS: Final = 10.0
 """How long a client may take from the first byte of a request, or from connecting, to the end of its headers."""
 
@@ -39,6 +32,9 @@ _REASONS: Final = {
 }
 
 
+_TOO_LONG: Final = f"The request has more than {limits.MAX_HTTP_HEADERS_BYTES:,} bytes of headers, the limit."
+
+
 class _RefusedError(Exception):
     """Ends the parsing of a request that has been refused."""
 
@@ -47,7 +43,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection of the HTTP door."""
 
     head_seconds = HEAD_SECONDS
-    max_connections = MAX_CONNECTIONS
+    max_connections = limits.MAX_HTTP_CONNECTIONS
 
     def __init__(
         self,
@@ -88,8 +84,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if begun_in_head and heads == self._heads and not self._refused:
             # The parser tells of a header when it has all of it; until then these are the bytes it holds.
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_TARGET_BYTES + MAX_HEADERS_BYTES:
-                self._refuse(431, f"The request has more than {MAX_HEADERS_BYTES:,} bytes of headers, the limit.")
+            if self._head_bytes > limits.MAX_HTTP_TARGET_BYTES + limits.MAX_HTTP_HEADERS_BYTES:
+                self._refuse(
+                    431, f"The request has more than {limits.MAX_HTTP_HEADERS_BYTES:,} bytes of headers, the limit."
+                )
 
     def on_message_begin(self) -> None:
         """Begin to count a request."""
@@ -99,19 +97,21 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         """Take a piece of the target."""
         super().on_url(url)
-        if len(self.url) > MAX_TARGET_BYTES:
-            self._refuse(414, f"The URL has more than {MAX_TARGET_BYTES:,} bytes, the limit.")
+        if len(self.url) > limits.MAX_HTTP_TARGET_BYTES:
+            self._refuse(414, f"The URL has more than {limits.MAX_HTTP_TARGET_BYTES:,} bytes, the limit.")
             raise _RefusedError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
         super().on_header(name, value)
         self._headers_bytes += len(name) + len(value) + 4
-        if self._headers_bytes > MAX_HEADERS_BYTES:
-            self._refuse(431, f"The request has more than {MAX_HEADERS_BYTES:,} bytes of headers, the limit.")
+        if self._headers_bytes > limits.MAX_HTTP_HEADERS_BYTES:
+            self._refuse(
+                431, f"The request has more than {limits.MAX_HTTP_HEADERS_BYTES:,} bytes of headers, the limit."
+            )
             raise _RefusedError
-        if len(self.headers) > MAX_HEADERS:
-            self._refuse(431, f"The request has more than {MAX_HEADERS} headers, the limit.")
+        if len(self.headers) > limits.MAX_HTTP_HEADERS:
+            self._refuse(431, f"The request has more than {limits.MAX_HTTP_HEADERS} headers, the limit.")
             raise _RefusedError
 
     def on_headers_complete(self) -> None:
