@@ -4,9 +4,9 @@
     python build_protos.py --check    write nothing; exit 1 and list every stale, missing or extra file
 
 Generated: neptune_api/v1 (messages, stubs and their types), neptune_api/models, neptune_api/api/client.py, the OpenAPI
-document of the HTTP API and the descriptor set. A folder is replaced as a whole, so a renamed proto leaves nothing
-behind. The tools live in two environments of their own under .tools/, made on first use from the running Python; only
-the standard library is needed to start.
+document of the HTTP API, the descriptor set, docs/errors.md and docs/limits.md. A folder is replaced as a whole, so a
+renamed proto leaves nothing behind. The tools live in two environments of their own under .tools/, made on first use
+from the running Python; only the standard library is needed to start.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ TOOLS = ROOT / ".tools"
 PACKAGE = "neptune_api/v1"
 OPENAPI = "neptune_api/server/http/static/openapi.json"
 DESCRIPTORS = "neptune_api/server/http/static/descriptors.binpb"
+REFERENCE = ("docs/errors.md", "docs/limits.md")
 GOOGLE_PROTOS = "googleapis"  # inside the compiler environment; buf.yaml names it too
 # What the API's errors are made of, though no file of it imports them.
 ERROR_PROTOS = ("google/rpc/error_details.proto", "google/rpc/status.proto")
@@ -184,7 +185,9 @@ def generate(out: Path) -> list[str]:
     run(openapi, step=f"generating {OPENAPI}")
     published = [tools["compiler"] / "bin/python", ROOT / "tools/descriptors.py", descriptor_set, out]
     run(published, step=f"generating {DESCRIPTORS}")
-    return [PACKAGE, "neptune_api/models", "neptune_api/api/client.py", OPENAPI, DESCRIPTORS]
+    reference = [tools["compiler"] / "bin/python", ROOT / "tools/reference.py", descriptor_set, out]
+    run(reference, step=f"generating {' and '.join(REFERENCE)}")
+    return [PACKAGE, "neptune_api/models", "neptune_api/api/client.py", OPENAPI, DESCRIPTORS, *REFERENCE]
 
 
 def tree(path: Path) -> dict[str, Path]:

@@ -58,7 +58,9 @@ def comments(files: descriptor_pb2.FileDescriptorSet) -> dict[str, str]:
 
         for i, message in enumerate(file.message_type):
             name_message(message, PACKAGE, (4, i), names)
-        names.update({(5, i): f"{PACKAGE}{enum.name}" for i, enum in enumerate(file.enum_type)})
+        for i, enum in enumerate(file.enum_type):
+            names[5, i] = f"{PACKAGE}{enum.name}"
+            names.update({(5, i, 2, j): f"{PACKAGE}{enum.name}.{value.name}" for j, value in enumerate(enum.value)})
         for i, service in enumerate(file.service):
             names[6, i] = f"{PACKAGE}{service.name}"
             names.update({(6, i, 2, j): f"{PACKAGE}{service.name}.{rpc.name}" for j, rpc in enumerate(service.method)})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from neptune_api import options
+
+if TYPE_CHECKING:
+    from neptune_api.v1.config_service_pb2 import Limits
 
 MAX_REQUEST_BYTES: Final = 32 * 1024 * 1024
 MAX_OPERATION_BYTES: Final = 16 * 1024 * 1024
@@ -58,3 +61,17 @@ MAX_HTTP_HEADERS: Final = 128
 MAX_MIME_TYPE_BYTES: Final = 512
 MAX_SIGNED_URL_SECONDS: Final = 7 * 24 * 3600
 REQUEST_STATUS_RETENTION_SECONDS: Final = 7 * 24 * 3600
+
+
+def enforced_limits() -> Limits:
+    """Return every limit, as ConfigService.GetServerInfo tells them."""
+    from neptune_api.v1.config_service_pb2 import Limits
+
+    derived: dict[str, Any] = {
+        "max_step": MAX_WHOLE_STEP,
+        "step_resolution": 1 / MICROS_PER_STEP,
+        "min_datetime_millis": MIN_DATETIME_MS,
+        "max_datetime_millis": MAX_DATETIME_MS,
+    }
+    names = {field.name for field in Limits.DESCRIPTOR.fields} - derived.keys()
+    return Limits(**{name: globals()[name.upper()] for name in names}, **derived)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from neptune_api._version import __version__
 from neptune_api.server import limits
 from neptune_api.server.identity import CLIENT_ID, DISCOVERY_PATH
-from neptune_api.v1.config_service_pb2 import ClientConfig, ClientVersions, Limits, Security, ServerInfo
+from neptune_api.v1.config_service_pb2 import ClientConfig, ClientVersions, Security, ServerInfo
 from neptune_api.v1.config_service_pb2_grpc import ConfigServiceServicer
 
 if TYPE_CHECKING:
@@ -39,17 +39,4 @@ class ConfigService(ConfigServiceServicer):
 
     def GetServerInfo(self, request: GetServerInfoRequest, context: grpc.ServicerContext) -> ServerInfo:
         """Return the server's version and limits."""
-        return ServerInfo(version=__version__, services=sorted(self._services), limits=enforced_limits())
-
-
-def enforced_limits() -> Limits:
-    """Return every limit that the server enforces."""
-    names = (field.name for field in Limits.DESCRIPTOR.fields)
-    named: dict[str, Any] = {name: getattr(limits, name.upper(), None) for name in names}
-    derived: dict[str, Any] = {
-        "max_step": limits.MAX_WHOLE_STEP,
-        "step_resolution": 1 / limits.MICROS_PER_STEP,
-        "min_datetime_millis": limits.MIN_DATETIME_MS,
-        "max_datetime_millis": limits.MAX_DATETIME_MS,
-    }
-    return Limits(**{**named, **derived})
+        return ServerInfo(version=__version__, services=sorted(self._services), limits=limits.enforced_limits())
