@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -25,6 +26,7 @@ from tools.openapi import PACKAGE, comments
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 ERRORS: Final = "docs/errors.md"
 LIMITS: Final = "docs/limits.md"
 
@@ -38,16 +40,16 @@ This page is written by `build_protos.py` from the tables that the code goes by.
 
 ## Status codes
 
-Channels repeat calls that may be repeated when they fail with the codes marked so, at most {attempts} times in all and
-with growing waits; when it says "if asked to", only if the server says when. HTTP bodies carry the code itself, because
-some statuses stand for several.
+Channels repeat calls that may be repeated when they fail with the codes marked so, {attempts} attempts in all and with
+growing waits; when it says "if asked to", only if the server says when. HTTP bodies carry the code itself, because some
+statuses stand for several.
 """
 
 REASONS_HEAD: Final = """
 ## Reasons
 
-`error_info.reason` over both wires, `errorType` in a body of the REST API. A status of HTTP stands where only files at
-signed URLs meet it.
+`error_info.reason` over both wires, `errorType` in a body of the REST API. Those of files come from signed URLs, which
+are no RPCs.
 """
 
 INGEST_HEAD: Final = """
@@ -55,8 +57,8 @@ INGEST_HEAD: Final = """
 
 An operation is accepted as a whole and judged value by value when it is applied: what is wrong with one value is no
 failed call. `IngestService.BulkGetRequestStatus` counts these codes for each request, `BulkGetRequestDetails` says
-which path each one is about. The other values of the operation are written all the same. Nothing that is refused here gets
-better by sending it again.
+which path each one is about. The other values of the operation are written all the same. Nothing that is refused here
+gets better by sending it again.
 """
 
 RELEASED_HEAD: Final = """
@@ -80,8 +82,8 @@ LIMITS_HEAD: Final = """# Limits
 
 What the server takes, in numbers. `ConfigService.GetServerInfo` tells them to programs, in the message `Limits`, whose
 fields these are. They are the same for every server of a version: no option changes one, and
-[limits.py](../neptune_api/server/limits.py) is the one place where they stand. A limit can be met exactly; beyond it
-nothing is cut off in silence. What an error says is in [errors](errors.md).
+[limits.py](../neptune_api/server/limits.py) is the one place where they stand. A limit can be met exactly, unless it
+says "smaller"; beyond it nothing is cut off in silence. What an error says is in [errors](errors.md).
 
 This page is written by `build_protos.py`.
 """
@@ -245,14 +247,16 @@ def limits(notes: Mapping[str, str]) -> Iterator[str]:
 def _amount(name: str, number: float) -> str:
     if name == "step_resolution":
         return "10⁻⁶"
+    if name.endswith("datetime_millis"):
+        return (_EPOCH + timedelta(milliseconds=number)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     shown = f"{round(number):,}"
-    unit = next((unit for unit in ("bytes", "seconds", "millis") if unit in name), "")
+    unit = next((unit for unit in ("bytes", "seconds") if unit in name), "")
     readable = ""
     for factor, larger in ((1024 * 1024, "MiB"), (1024, "KiB")):
         if unit == "bytes" and number % factor == 0:
             readable = f" ({round(number / factor)} {larger})"
             break
-    return f"{shown} {unit.replace('millis', 'ms')}{readable}".strip()
+    return f"{shown} {unit}{readable}".strip()
 
 
 def _sentence(raised: type) -> str:
