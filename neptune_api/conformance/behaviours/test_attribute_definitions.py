@@ -265,13 +265,6 @@ def test_the_deprecated_regex_counts_too(attributes: Any, connection: Connection
     assert definitions(attributes, identifier, **query) == [("ab", "int")]
 
 
-def test_a_large_alternation_takes_no_time(attributes: Any, connection: Connection, identifier: str) -> None:
-    log(connection, identifier, "r", configs={f"int-value-{0:020}{number}": number for number in range(500)})
-    regex = f"^int-value-0+0({'|'.join(map(str, range(4000)))})$"
-    found = definitions(attributes, identifier, attribute_name_filter=AttributeNameFilter(must_match_regexes=[regex]))
-    assert len(found) == 500
-
-
 @pytest.mark.parametrize("regex", ["(", "a{2000}", r"(a)\1", "(?=a)", "[z-a]", "a**"])
 def test_what_is_no_regular_expression_is_refused(attributes: Any, identifier: str, regex: str) -> None:
     name_filter = one_of(AttributeNameFilter(must_not_match_regexes=[regex]))

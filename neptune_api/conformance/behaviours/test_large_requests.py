@@ -11,10 +11,8 @@ from neptune_api.conformance import operations
 from neptune_api.conformance.logging_helpers import log, submit
 from neptune_api.conformance.reading_helpers import definitions, run_of, values
 from neptune_api.conformance.search_helpers import matching, names, search
-from neptune_api.v1 import series_service_pb2 as series_pb
 from neptune_api.v1.attributes_service_pb2_grpc import AttributesServiceStub
-from neptune_api.v1.queries_pb2 import AttributeNameFilter, AttributesHolder, StringList, TimeSeries
-from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
+from neptune_api.v1.queries_pb2 import AttributeNameFilter, StringList
 
 if TYPE_CHECKING:
     from neptune_api.conformance.connections import Connection, Wire
@@ -49,26 +47,6 @@ def test_thousands_of_the_longest_names(attributes: Any, connection: Connection,
     )
     assert definitions(attributes, identifier, attribute_name_filter=counted) == [(name, "int") for name in expected]
     assert values(attributes, identifier, attribute_name_filter=counted) == cells
-
-
-def test_thousands_of_float_series(connection: Connection, identifier: str) -> None:
-    wanted = [f"{number}".rjust(1024, "m") for number in range(12_000)]
-    there = {wanted[position]: float(position) for position in (0, 5_000, 11_999)}
-    log(connection, identifier, "r", series={name: {1: value} for name, value in there.items()})
-    holder = AttributesHolder(identifier=f"CUSTOM/{identifier}/r", type="experiment")
-    query = series_pb.FloatSeriesValuesQuery(
-        per_series_points_limit=83,
-        requests=[
-            series_pb.FloatSeriesQuery(request_id=f"{number:05}", series=TimeSeries(attribute=name, holder=holder))
-            for number, name in enumerate(wanted)
-        ],
-    )
-    answer = connection.stub(SeriesServiceStub).GetFloatSeriesValues(
-        series_pb.GetFloatSeriesValuesRequest(request=query)
-    )
-    assert [item.request_id for item in answer.series] == [f"{number:05}" for number in range(12_000)]
-    found = {wanted[int(item.request_id)]: item.series.values[0].value for item in answer.series if item.series.values}
-    assert found == there
 
 
 def test_thousands_of_runs(attributes: Any, connection: Connection, identifier: str) -> None:
