@@ -254,6 +254,10 @@ class ChannelOptions:
             arguments += [
                 ("grpc.keepalive_time_ms", _milliseconds(self.keepalive_time)),
                 ("grpc.keepalive_timeout_ms", _milliseconds(self.keepalive_timeout)),
+                # Or gRPC would send two, and leave a quiet stream to whoever forgets connections on the way.
+                ("grpc.http2.max_pings_without_data", 0),
+                # While a ping of gRPC's own is under way it sends none for keepalive, and waits for that one for 60 s.
+                ("grpc.http2.ping_timeout_ms", _milliseconds(self.keepalive_time + self.keepalive_timeout)),
             ]
         # Attempts are worth little while gRPC does not try to connect: its own waits begin at 1 s and go up to 120 s.
         waits = RetryPolicy() if self.retry is None else self.retry
@@ -292,8 +296,9 @@ def server_arguments(
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         # By default a server answers too_many_pings to channels that ping more often than every 300 s.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _milliseconds(MIN_PING_INTERVAL)),
+        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(MIN_PING_INTERVAL)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 40_000),
     )

@@ -100,6 +100,8 @@ class Attempts(BaseAttempts):
                     await self.receive(connection, response, whole=whole)
             except CallError as error:
                 connection.abort()
+                if self._was_dead(connection, response):
+                    self._transport.pool.purge()
                 if not self._was_stale(connection, response, error):
                     raise
                 fresh = True

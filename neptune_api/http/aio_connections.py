@@ -245,11 +245,15 @@ class Pool:
         if self._closed or len(self._idle) > MAX_IDLE:
             self._idle.pop(0).abort()
 
+    def purge(self) -> None:
+        """Close the idle connections: one of their kind turned out to be dead."""
+        while self._idle:
+            self._idle.pop().abort()
+
     def close(self) -> None:
         """Close the idle connections, now and as they come back."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().abort()
+        self.purge()
 
     async def _connect(self, end: float | None) -> Connection:
         endpoint = self.endpoint

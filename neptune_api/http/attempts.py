@@ -214,11 +214,14 @@ class BaseAttempts:
     def _was_stale(self, connection: Connection | AioConnection, response: Response, error: CallError) -> bool:
         """Tell whether the server had closed an idle connection, so that the call may go over another one at once."""
         return (
-            connection.idled
-            and not response.started
+            self._was_dead(connection, response)
             and error.code() is grpc.StatusCode.UNAVAILABLE
             and (self._exchange.repeatable or not error.sent)
         )
+
+    def _was_dead(self, connection: Connection | AioConnection, response: Response) -> bool:
+        """Tell whether nothing came over a connection that had idled: the others may have been forgotten as well."""
+        return connection.idled and not response.started
 
 
 class Attempts(BaseAttempts):
@@ -322,6 +325,8 @@ class Attempts(BaseAttempts):
             raise self._exchange.broken(error) from error
         except BaseException:
             self._drop(connection)
+            if self._was_dead(connection, response):
+                self._transport.pool.purge()
             raise
 
     def _drop(self, connection: Connection) -> None:

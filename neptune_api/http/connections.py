@@ -60,6 +60,11 @@ def seconds_left(end: float | None) -> float | None:
     return left
 
 
+def _is_late(error: OSError) -> bool:
+    """Tell whether the call's time is up; ETIMEDOUT is of the system, which has given up a connection."""
+    return isinstance(error, TimeoutError) and error.errno is None
+
+
 class Connection:
     """One connection, used by one thread at a time; abort() may come from any."""
 
@@ -88,9 +93,9 @@ class Connection:
             else:
                 self._socket.settimeout(seconds_left(end))
                 self._socket.sendall(head + body)
-        except TimeoutError:
-            raise deadline_exceeded("sent its request", sent=True) from None
         except OSError as error:
+            if _is_late(error):
+                raise deadline_exceeded("sent its request", sent=True) from None
             raise connection_lost(error, sent=False) from error
 
     def receive(self, response: Response, end: float | None) -> None:
@@ -98,9 +103,9 @@ class Connection:
         try:
             self._socket.settimeout(seconds_left(end))
             data = self._socket.recv(max(_SMALL, min(response.expected, _LARGE)))
-        except TimeoutError:
-            raise deadline_exceeded("waited for the answer") from None
         except OSError as error:
+            if _is_late(error):
+                raise deadline_exceeded("waited for the answer") from None
             raise connection_lost(error, sent=True) from error
         if data:
             response.feed(data)
@@ -211,11 +216,15 @@ class Pool:
         if self._closed or len(self._idle) > MAX_IDLE:
             self._drop()
 
+    def purge(self) -> None:
+        """Close the idle connections: one of their kind turned out to be dead."""
+        while self._idle:
+            self._drop()
+
     def close(self) -> None:
         """Close the idle connections, now and as they come back."""
         self._closed = True
-        while self._idle:
-            self._drop()
+        self.purge()
 
     def _drop(self) -> None:
         with contextlib.suppress(IndexError):  # another thread was faster
@@ -253,11 +262,11 @@ class Pool:
                 raise
             else:
                 return connection
-        except TimeoutError:
-            raise deadline_exceeded(f"connected to {endpoint.authority}") from None
         except ssl.SSLError as error:
             raise bad_handshake(endpoint, error) from error
         except OSError as error:
+            if _is_late(error):
+                raise deadline_exceeded(f"connected to {endpoint.authority}") from None
             raise cannot_connect(endpoint, reason_of(error)) from error
 
     def _open(self, end: float | None, holder: Holder) -> socket.socket:

@@ -121,6 +121,8 @@ class Line:
         self._silent: set[socket.socket] = set()
         self._open: set[socket.socket] = set()
         self._made: list[socket.socket] = []
+        self.pieces = 0
+        """How often something came from either end, give or take."""
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -146,15 +148,24 @@ class Line:
     def _carry(self, source: socket.socket, sink: socket.socket, most: float) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self.pieces += 1
                 if source in self._silent:
                     continue
                 sink.sendall(data[: int(min(most, len(data)))])
                 most -= min(most, len(data))
         if source in self._silent or not most:
             return  # nobody hears of the end
+        with self._lock:
+            self._open -= {source, sink}
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def open(self) -> int:
+        """How many connections stand."""
+        with self._lock:
+            return len(self._open) // 2
 
     @property
     def connections(self) -> int:

@@ -98,3 +98,11 @@ def assert_stored(connection: Connection, project: str, run: str, acknowledged: 
         assert points.micros.tolist() == (steps * WHOLE).tolist()
         assert points.millis.tolist() == (START_MS + steps).tolist()
         assert points.values.tolist() == (sign * steps / 2).tolist()
+
+
+def losses(connection: Connection, project: str, run: str) -> list[tuple[int, float]]:
+    """Return the points of a run."""
+    holder = AttributesHolder(identifier=f"CUSTOM/{project}/{run}")
+    asked = ReadColumnsRequest(series=[TimeSeries(attribute="loss", holder=holder)])
+    (points,) = columns.collect(connection.stub(SeriesServiceStub).ReadColumns(asked))
+    return list(zip((points.micros // 1_000_000).tolist(), points.values.tolist(), strict=True))

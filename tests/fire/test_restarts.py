@@ -23,7 +23,7 @@ from neptune_api.v1.queries_pb2 import AttributesHolder, TimeSeries
 from neptune_api.v1.series_service_pb2 import ReadColumnsRequest
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from tests.cli.processes import serve
-from tests.fire.streams import append, assert_stored, batch, batches, wait_until
+from tests.fire.streams import append, assert_stored, batch, batches, losses, wait_until
 from tests.fire.wires import KINDS, Wire
 from tests.unit.wire import PATIENCE
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from neptune_api.conformance.connections import BackgroundLoop, Connection
+    from neptune_api.conformance.connections import BackgroundLoop
     from neptune_api.server.testing import ScriptedServer
     from neptune_api.v1.ingest_pb2 import RunOperation
     from neptune_api.v1.series_service_pb2 import AppendColumnsRequest, AppendColumnsResponse
@@ -105,14 +105,6 @@ def operations(project: str, run: str) -> list[RunOperation]:
         create(run, project=project),
         *(update(snapshot({"loss": step / 2}, step, START_MS + step), run=run, project=project) for step in range(3)),
     ]
-
-
-def losses(connection: Connection, project: str, run: str) -> list[tuple[int, float]]:
-    """Return the points of a run."""
-    holder = AttributesHolder(identifier=f"CUSTOM/{project}/{run}")
-    asked = ReadColumnsRequest(series=[TimeSeries(attribute="loss", holder=holder)])
-    (points,) = columns.collect(connection.stub(SeriesServiceStub).ReadColumns(asked))
-    return list(zip((points.micros // 1_000_000).tolist(), points.values.tolist(), strict=True))
 
 
 GRPC = pytest.mark.parametrize("wire", ["grpc", "grpc-aio"], indirect=True)

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from google.rpc import status_pb2
 
@@ -37,7 +37,7 @@ class _Aborted(Exception):  # noqa: N818 # how a call ends
 class _Context:
     """As much of a grpc.ServicerContext as the scripted servicers use."""
 
-    def __init__(self, handler: _Handler) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
         headers = [(name.lower(), value) for name, value in handler.headers.items()]
         self._metadata = [*decode_metadata(headers), ("user-agent", handler.headers["User-Agent"])]
@@ -66,7 +66,7 @@ class _Context:
         return self._handler.when_gone(callback)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
@@ -152,7 +152,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(self, fake: FakeHttpServer, context: ssl.SSLContext | None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), fake.handler)
         self.fake = fake
         self.stopping = False
         self.router = Router([rule for rules in all_rules().values() for rule in rules])
@@ -183,6 +183,7 @@ class FakeHttpServer(FakeServer):
     """The scripted server over HTTP/1.1, or HTTPS with an SSLContext, under a path of its own."""
 
     prefix = "/base/path"
+    handler: ClassVar[type[Handler]] = Handler
 
     def _listen(self, credentials: Any) -> str:
         self.requests: list[tuple[str, str, dict[str, str]]] = []

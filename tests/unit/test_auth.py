@@ -48,8 +48,9 @@ API_TOKEN = ApiToken.mint(api_url="https://neptune.example")
 class Issuer:
     """What stands where a transport would: it answers steps with tokens, or with the errors it is told to raise."""
 
-    def __init__(self, *, lifetime: float = 300.0, opaque: bool = False) -> None:
+    def __init__(self, *, lifetime: float = 300.0, opaque: bool = False, **claims: Any) -> None:
         self.lifetime = lifetime
+        self.claims = claims
         self.opaque = opaque
         self.steps: list[Step] = []
         self.seconds: list[float] = []
@@ -67,7 +68,7 @@ class Issuer:
         if step.kind in self.errors:
             raise self.errors[step.kind]
         number = len(self.steps)
-        token = f"opaque-{number}" if self.opaque else jwt(lifetime=self.lifetime)
+        token = f"opaque-{number}" if self.opaque else jwt(lifetime=self.lifetime, **self.claims)
         return Grant(token, f"refresh-{number}", "ada")
 
     async def aio_perform(self, step: Step, seconds: float) -> Grant:
@@ -239,6 +240,13 @@ def test_a_server_that_is_away_stays_unavailable(make: Callable[..., Sync | Aio]
 
 def test_an_opaque_access_token_is_good_until_refused(make: Callable[..., Sync | Aio]) -> None:
     issuer = Issuer(opaque=True)
+    client = make(issuer)
+    assert client.token() is client.token()
+    assert issuer.kinds() == ["exchange"]
+
+
+def test_a_token_that_seems_spent_before_it_came_is_good_until_refused(make: Callable[..., Sync | Aio]) -> None:
+    issuer = Issuer(skew=-600, issued=False)  # by their clock it has five minutes, by ours it had
     client = make(issuer)
     assert client.token() is client.token()
     assert issuer.kinds() == ["exchange"]

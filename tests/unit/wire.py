@@ -13,7 +13,7 @@ import uuid
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import grpc
 import grpc.aio
@@ -84,6 +84,8 @@ UNAUTHENTICATED = fail(grpc.StatusCode.UNAUTHENTICATED, "token expired")
 class FakeServer:
     """A real gRPC server on a free port of 127.0.0.1. It checks tokens; what it answers besides is scripted."""
 
+    arguments: ClassVar = server_arguments()
+
     def __init__(self, credentials: Any = None) -> None:
         self.calls: list[Seen] = []
         self.lifetime = 300.0
@@ -108,7 +110,7 @@ class FakeServer:
     def _listen(self, credentials: Any) -> str:
         """Begin to serve and return the target."""
         self._pool = ThreadPoolExecutor(16)
-        self._server = grpc.server(self._pool, options=server_arguments())
+        self._server = grpc.server(self._pool, options=self.arguments)
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(self.servicers["AuthService"], self._server)
         config_service_pb2_grpc.add_ConfigServiceServicer_to_server(self.servicers["ConfigService"], self._server)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(self.servicers["IngestService"], self._server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -37,6 +38,8 @@ class Call:
     """The response, or as many of a stream of them as were sent."""
     code: grpc.StatusCode | None = None
     """How the call ended; None while it goes on, and for a caller who went away."""
+    came_at: float = field(default_factory=time.monotonic, repr=False)
+    """Reading of time.monotonic() when it came; two of them say how long a caller waited."""
 
     @property
     def request(self) -> Any:
