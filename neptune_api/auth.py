@@ -231,8 +231,8 @@ class _Plan:
             grant = yield from self._exchange()
         self._refresh_token = Secret(grant.refresh_token)
         lifetime = lifetime_of(grant.access_token)
-        # An access token that is no JWT is good until the server says otherwise. So is one that seems to have been spent
-        # before it came: the clocks differ, and a new one at each call would be no better.
+        # An access token that is no JWT is good until the server says otherwise. So is one that is spent when it comes:
+        # the clocks differ, and a new one at each call would be no better.
         if lifetime is None or lifetime < 0:
             lifetime = math.inf
         return AccessToken.make(grant.access_token, lifetime)
