@@ -18,14 +18,13 @@ from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.lineage import Scope
 from neptune_api.server.store.point_pages import FloatRequest, Walk, float_pages, payload_blocks
 from neptune_api.server.store.series import FloatSummaries, chunk_spans, find_series, last_payloads
-from neptune_api.server.store.summaries import FloatSummary
 from neptune_api.v1.queries_pb2 import AttributeType
 from tests.stores import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from neptune_api.server.store.series import Segment
+    from neptune_api.server.store.series import AttributeRow, Segment
 
 FLOATS = {AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES}
 FILES = {AttributeType.ATTRIBUTE_TYPE_FILE_REF_SERIES}
@@ -85,15 +84,18 @@ def key_of(connection: sa.Connection, run: str) -> int:
     return key
 
 
-def segments_of(connection: sa.Connection, run: str, types: set[AttributeType.ValueType]) -> list[Segment]:
+def segments_of(
+    connection: sa.Connection, run: str, types: set[AttributeType.ValueType], *, with_values: bool = False
+) -> list[Segment]:
     key = key_of(connection, run)
-    return find_series(connection, [(key, "m")], types, Scope.FULL).get((key, "m"), [])
+    return find_series(connection, [(key, "m")], types, Scope.FULL, with_values=with_values).get((key, "m"), [])
 
 
-def segments_with_values(connection: sa.Connection, run: str) -> list[list[Segment]]:
-    """Return the segments of the only attribute, as readers of values get them; nothing when it does not exist."""
+def value_of(connection: sa.Connection, run: str) -> AttributeRow | None:
+    """Return the only attribute, as readers of values get it; None when it does not exist."""
     which = AttributeFilter(frozenset({"m"}))
-    return [cell.segments for cell in values_of_run(connection, key_of(connection, run), which)]
+    rows = values_of_run(connection, key_of(connection, run), which, FloatSummaries())
+    return rows[0] if rows else None
 
 
 BOUNDS = st.none() | st.integers(-2, 700)
@@ -138,13 +140,19 @@ def test_float_walks(
             found += steps
             place = int(page.points.steps[-1]) if len(page.points) else place
         assert found == left
-        summaries = FloatSummaries().of(connection, segments_with_values(connection, run)) or [FloatSummary()]
+        series = segments_of(connection, run, FLOATS, with_values=True)
+        (summary,) = FloatSummaries().of(connection, [series])
+        row = value_of(connection, run)
     values = np.array([points[step] for step in sorted(points)], np.float64)
-    assert summaries[0].count == len(points)
-    if points:
-        assert (summaries[0].last_step, summaries[0].last) == (max(points) * MICROS, values[-1])
-        assert summaries[0].average == pytest.approx(values.mean())
-        assert summaries[0].variance == pytest.approx(values.var(), abs=1e-12)
+    assert summary.count == len(points)
+    assert (row is None) == (not points)
+    if row is not None:
+        assert (summary.last_step, summary.last) == (max(points) * MICROS, values[-1])
+        assert summary.average == pytest.approx(values.mean())
+        assert summary.variance == pytest.approx(values.var(), abs=1e-12)
+        assert (row.last_step, row.last_value, row.finite_count) == (summary.last_step, summary.last, len(points))
+        assert (row.minimum, row.maximum) == (values.min(), values.max())
+        assert (row.total, row.deviations) == (summary.total, summary.deviations)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -167,9 +175,12 @@ def test_walks_along_series_in_any_order(
         blocks = list(payload_blocks(connection, segments, walk, spans))
         found = [step // MICROS for block in blocks for step in block.steps.tolist()]
         assert found == (left[::-1] if descending else left)
-        assert last_payloads(connection, segments_with_values(connection, run)) == [
-            (max(points) * MICROS, operations.value(operations.file(f"{points[max(points)]}")).SerializeToString())
-        ]
+        series = segments_of(connection, run, FILES, with_values=True)
+        last = operations.value(operations.file(f"{points[max(points)]}")).SerializeToString()
+        assert last_payloads(connection, [series]) == [(max(points) * MICROS, last)]
+        row = value_of(connection, run)
+        assert row is not None
+        assert (row.last_step, row.last_payload) == (max(points) * MICROS, last)
 
 
 def test_a_damaged_chunk_is_reported(bench: Bench) -> None:

@@ -133,6 +133,7 @@ def test_values(lab: Lab, data: st.DataObject) -> None:
             page = stub.QueryAttributeValues(
                 pb.QueryAttributeValuesRequest(project_identifier=lab.project, query=query)
             )
+            assert all(entry.attributes for entry in page.entries)
             some = [(entry.experiment_short_id, item) for entry in page.entries for item in entry.attributes]
             found += some
             sizes.append(len(some))

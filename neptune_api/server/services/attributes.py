@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from neptune_api.server import limits, page_tokens
-from neptune_api.server.attribute_messages import TYPE_NAMES, fill_attributes
+from neptune_api.server.attribute_messages import TYPE_NAMES, encode_attributes, encode_field
 from neptune_api.server.errors import StatusError, denied, invalid, not_found
+from neptune_api.server.handlers import Encoded
 from neptune_api.server.name_filters import NameFilter
 from neptune_api.server.regexes import RegexError, searcher
 from neptune_api.server.run_lookup import find_anywhere, find_in_project, parse_holder
-from neptune_api.server.store import attributes, definitions
-from neptune_api.server.store.attributes import AttributeFilter, Place
+from neptune_api.server.store import definitions
+from neptune_api.server.store.attributes import AttributeFilter, Place, page_of_values, values_of_run
 from neptune_api.server.store.series import FloatSummaries
 from neptune_api.server.validation import Checks
 from neptune_api.v1 import attributes_pb2, attributes_service_pb2_grpc
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from neptune_api.server.access import Access
+    from neptune_api.server.store.attributes import RunRow
     from neptune_api.server.store.definitions import Definition
     from neptune_api.server.store.records import ProjectRecord
     from neptune_api.server.store.runs import RunRecord
+    from neptune_api.server.store.series import AttributeRow
     from neptune_api.server.store.store import Store
     from neptune_api.v1.queries_pb2 import AttributeNameFilter, AttributeTypeFilter
 
@@ -39,6 +41,11 @@ if TYPE_CHECKING:
 
 _VALUES: Final = "values"
 _DEFINITIONS: Final = "definitions"
+
+# Wire format: tags of the fields of AttributeValues, RunAttributeValues and Attributes.
+_ENTRIES: Final = b"\x0a"
+_ATTRIBUTES_OF_RUN: Final = b"\x1a"
+_ATTRIBUTES: Final = b"\x3a"
 
 
 class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
@@ -49,9 +56,9 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         self._access = access
         self._summaries = FloatSummaries()
 
-    def QueryAttributeValues(
+    def QueryAttributeValues(  # type: ignore[override]  # see Encoded
         self, request: pb.QueryAttributeValuesRequest, context: grpc.ServicerContext
-    ) -> attributes_pb2.AttributeValues:
+    ) -> Encoded:
         query = request.query
         names = query.attribute_names_filter.values if query.HasField("attribute_names_filter") else None
         which = AttributeFilter(
@@ -71,22 +78,19 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
             if query.HasField("experiment_ids_filter"):
                 found = find_in_project(connection, project, query.experiment_ids_filter.values)
                 numbers = [run.number for run in found.values()]
-            cells, end = attributes.page_of_values(connection, project.id, numbers, which, after=after, limit=limit)
-            response = attributes_pb2.AttributeValues()
-            messages: list[attributes_pb2.Attribute] = []
-            for run, group in groupby(cells, key=lambda cell: cell.run):
-                short_id = f"{project.key}-{run.number}"
-                entry = response.entries.add(experiment_id=run.uuid, experiment_short_id=short_id)
-                messages += (entry.attributes.add() for _ in group)
-            fill_attributes(connection, cells, messages, self._summaries)
-        response.next_page.limit = limit
+            page, end = page_of_values(
+                connection, project.id, numbers, which, self._summaries, after=after, limit=limit
+            )
+        rest = attributes_pb2.AttributeValues()
+        rest.next_page.limit = limit
         if end is not None:
-            response.next_page.next_page_token = page_tokens.encode(_VALUES, *end)
-        return response
+            rest.next_page.next_page_token = page_tokens.encode(_VALUES, *end)
+        entries = [_encode_entry(project, run, rows) for run, rows in page]
+        return Encoded(b"".join([*entries, rest.SerializeToString()]))
 
-    def GetAttributes(
+    def GetAttributes(  # type: ignore[override]  # see Encoded
         self, request: pb.GetAttributesRequest, context: grpc.ServicerContext
-    ) -> attributes_pb2.Attributes:
+    ) -> Encoded:
         if request.holder_type not in {"", "experiment"}:
             raise invalid("holder_type", "has to be experiment, or left out.")
         names: frozenset[str] | None = None
@@ -94,18 +98,16 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
             names = frozenset(request.query.attribute_paths_filter.values)
         with self._store.database.read() as connection:
             run, project = self._holder(connection, "holder_identifier", request.holder_identifier)
-            cells = attributes.values_of_run(connection, run.key, AttributeFilter(names))
-            response = attributes_pb2.Attributes(
-                experiment_id=run.uuid,
-                type="run",
-                project_id=project.uuid,
-                organization_id=project.workspace_uuid,
-                project_name=project.name,
-                organization_name=project.workspace,
-            )
-            messages = [response.attributes.add() for _ in cells]
-            fill_attributes(connection, cells, messages, self._summaries)
-        return response
+            rows = values_of_run(connection, run.key, AttributeFilter(names), self._summaries)
+        whose = attributes_pb2.Attributes(
+            experiment_id=run.uuid,
+            type="run",
+            project_id=project.uuid,
+            organization_id=project.workspace_uuid,
+            project_name=project.name,
+            organization_name=project.workspace,
+        )
+        return Encoded(b"".join([whose.SerializeToString(), *encode_attributes(rows, _ATTRIBUTES)]))
 
     def QueryAttributeDefinitions(
         self, request: pb.QueryAttributeDefinitionsRequest, context: grpc.ServicerContext
@@ -203,6 +205,12 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         if not projects:
             raise denied("None of the projects exists, or you may not see them.")
         return list(projects.values())
+
+
+def _encode_entry(project: ProjectRecord, run: RunRow, rows: Sequence[AttributeRow]) -> bytes:
+    """Return a field `entries` of AttributeValues."""
+    whose = attributes_pb2.RunAttributeValues(experiment_id=run.uuid, experiment_short_id=f"{project.key}-{run.number}")
+    return encode_field(_ENTRIES, whose.SerializeToString(), *encode_attributes(rows, _ATTRIBUTES_OF_RUN))
 
 
 def _definitions(found: Iterable[Definition]) -> list[attributes_pb2.AttributeDefinition]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from neptune_api.server import limits, nql
-from neptune_api.server.attribute_messages import fill_attributes
+from neptune_api.server.attribute_messages import encode_attributes, encode_field
 from neptune_api.server.errors import StatusError, syntax_error, unimplemented
-from neptune_api.server.store import attributes, search
-from neptune_api.server.store.attributes import AttributeFilter
+from neptune_api.server.handlers import Encoded
+from neptune_api.server.store import search
+from neptune_api.server.store.attributes import AttributeFilter, TooManyBytesError, values_of_runs
 from neptune_api.server.store.kept_columns import KeptColumns
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
@@ -23,17 +23,14 @@ from neptune_api.v1.queries_pb2 import AttributeType, SortDirection
 from neptune_api.v1.roles_pb2 import PROJECT_ROLE_VIEWER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import sqlalchemy as sa
 
     from neptune_api.server.access import Access
-    from neptune_api.server.store.attributes import RunRow
+    from neptune_api.server.store.attributes import RunRow, RunValues
     from neptune_api.server.store.records import ProjectRecord
     from neptune_api.server.store.store import Store
-
-    # By the key of the run.
-    Entries = dict[int, attributes_pb2.Attributes]
 
 _QUERY: Final = "params.query.query"
 _DEFAULT_SORT: Final = "sys/creation_time"
@@ -45,8 +42,10 @@ _AGGREGATES: Final[dict[int, nql.Aggregate]] = {
 }
 # What entries of a search of all projects carry without being asked: what names a run.
 _NAMES: Final = ("sys/id", "sys/name", "sys/custom_run_id")
-# Cells that become messages together: the fewer there are at a time, the less Python's collector of garbage has to do.
-_CELLS: Final = 2_000
+# Wire format: tags of LeaderboardEntries.entries and of the fields of Attributes.
+_ENTRIES: Final = b"\x1a"
+_EXPERIMENT_ID: Final = b"\x0a"
+_ATTRIBUTES: Final = b"\x3a"
 
 
 class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer):
@@ -58,9 +57,9 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
         self._summaries = FloatSummaries()
         self._kept_columns = KeptColumns(store.database)
 
-    def SearchLeaderboardEntries(
+    def SearchLeaderboardEntries(  # type: ignore[override]  # see Encoded
         self, request: pb.SearchLeaderboardEntriesRequest, context: grpc.ServicerContext
-    ) -> attributes_pb2.LeaderboardEntries:
+    ) -> Encoded:
         with Checks() as checks:
             for type_ in request.type:
                 if type_ != "run":
@@ -73,9 +72,9 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
         names = frozenset(item.path for item in request.params.attribute_filters)
         return self._search([project], request.params, query, names, context)
 
-    def SearchGlobalLeaderboardEntries(
+    def SearchGlobalLeaderboardEntries(  # type: ignore[override]  # see Encoded
         self, request: pb.SearchGlobalLeaderboardEntriesRequest, context: grpc.ServicerContext
-    ) -> attributes_pb2.LeaderboardEntries:
+    ) -> Encoded:
         with Checks() as checks:
             _check(checks, request.params)
         query = _parse(request.params.query.query, self._store.clock())
@@ -89,12 +88,13 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
         query: nql.Node,
         names: frozenset[str],
         context: grpc.ServicerContext,
-    ) -> attributes_pb2.LeaderboardEntries:
+    ) -> Encoded:
         def check() -> None:
             if not context.is_active():
                 raise StatusError(grpc.StatusCode.CANCELLED, "The caller no longer waits for the answer.")
 
         by_id = {project.id: project for project in projects}
+        longest = params.truncate_string_to if params.HasField("truncate_string_to") else None
         with self._store.database.read() as connection:
             found = search.search(
                 connection,
@@ -109,48 +109,41 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                 check=check,
                 kept_columns=self._kept_columns,
             )
-            response = attributes_pb2.LeaderboardEntries(matching_item_count=found.total)
-            entries: Entries = {}
-            found_runs: list[RunRow] = []
-            for run, project_id in search.entries(connection, found.keys):
-                project = by_id[project_id]
-                found_runs.append(run)
-                entries[run.key] = response.entries.add(
-                    experiment_id=run.uuid,
-                    type="run",
-                    project_id=project.uuid,
-                    organization_id=project.workspace_uuid,
-                    project_name=project.name,
-                    organization_name=project.workspace,
-                )
-            self._fill(connection, found_runs, entries, AttributeFilter(names), check)
-        if params.HasField("truncate_string_to"):
-            for entry in response.entries:
-                _truncate(entry.attributes, params.truncate_string_to)
-        return response
+            entries = search.entries(connection, found.keys)
+            carried: dict[int, bytes] = {}
+            for values in self._values(connection, [entry.run for entry in entries], AttributeFilter(names)):
+                check()
+                for run, rows in values:
+                    carried[run.key] = b"".join(encode_attributes(rows, _ATTRIBUTES, longest=longest))
+        whose = {key: _encode_project(project) for key, project in by_id.items()}
+        parts = [attributes_pb2.LeaderboardEntries(matching_item_count=found.total).SerializeToString()]
+        for run, project_id in entries:
+            uuid = encode_field(_EXPERIMENT_ID, run.uuid.encode())
+            parts.append(encode_field(_ENTRIES, uuid, whose[project_id], carried.get(run.key, b"")))
+        return Encoded(b"".join(parts))
 
-    def _fill(
-        self,
-        connection: sa.Connection,
-        runs: Iterable[RunRow],
-        entries: Entries,
-        which: AttributeFilter,
-        check: Callable[[], None],
-    ) -> None:
-        """Put attributes into entries."""
-        size = 0
-        cells = attributes.values_of_runs(connection, runs, which)
-        while waiting := list(islice(cells, _CELLS)):
-            check()
-            size += sum(cell.size for cell in waiting)
-            if size > limits.MAX_SEARCH_ANSWER_BYTES:
-                raise StatusError(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"The page would have more than {limits.MAX_SEARCH_ANSWER_BYTES:,} bytes: ask for fewer runs or "
-                    "attributes at once.",
-                )
-            messages = [entries[cell.run.key].attributes.add() for cell in waiting]
-            fill_attributes(connection, waiting, messages, self._summaries)
+    def _values(
+        self, connection: sa.Connection, runs: Iterable[RunRow], which: AttributeFilter
+    ) -> Iterator[list[RunValues]]:
+        most = limits.MAX_SEARCH_ANSWER_BYTES
+        try:
+            yield from values_of_runs(connection, runs, which, self._summaries, max_bytes=most)
+        except TooManyBytesError:
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"The page would have more than {most:,} bytes: ask for fewer runs or attributes at once.",
+            ) from None
+
+
+def _encode_project(project: ProjectRecord) -> bytes:
+    """Return the fields of Attributes that are the same for all runs of a project."""
+    return attributes_pb2.Attributes(
+        type="run",
+        project_id=project.uuid,
+        organization_id=project.workspace_uuid,
+        project_name=project.name,
+        organization_name=project.workspace,
+    ).SerializeToString()
 
 
 def _check(checks: Checks, params: pb.LeaderboardSearch) -> None:
@@ -196,11 +189,3 @@ def _order(sorting: pb.Sorting) -> Order:
     aggregate = _AGGREGATES.get(sorting.sort_by.aggregation_mode) or _AGGREGATES.get(sorting.aggregation_mode)
     field = sorting.sort_by
     return Order(field.name, field.type or None, aggregate or nql.Aggregate.LAST, descending)
-
-
-def _truncate(carried: Iterable[attributes_pb2.Attribute], longest: int) -> None:
-    for attribute in carried:
-        if attribute.HasField("string_properties"):
-            attribute.string_properties.value = attribute.string_properties.value[:longest]
-        elif attribute.HasField("string_series_properties") and attribute.string_series_properties.HasField("last"):
-            attribute.string_series_properties.last = attribute.string_series_properties.last[:longest]

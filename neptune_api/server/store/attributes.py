@@ -1,33 +1,60 @@
-"""Attributes of runs as readers see them, inherited series included, in pages."""
+"""Attributes of runs as readers see them, inherited series included: of a run, of some runs, or in pages.
+
+Ten thousand of them are one answer: reading costs what is done for each row, and each column that comes with it.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
 from neptune_api.server import limits
-from neptune_api.server.store import steps
 from neptune_api.server.store.lineage import batches, lineages
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, runs, series
-from neptune_api.server.store.series import ATTRIBUTES, AttributeRow, Segment, attribute_rows, fold
+from neptune_api.server.store.series import (
+    ATTRIBUTES,
+    ROWS_PER_FETCH,
+    SUMMARIES,
+    SUMMARY_FIELDS,
+    AttributeRow,
+    Segment,
+    as_rows,
+    attribute_rows,
+    fold,
+)
+from neptune_api.v1.queries_pb2 import AttributeType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    from neptune_api.server.store.series import FloatSummaries
+
+    Lines = Sequence[Sequence[Segment]]
 
 # Batches of runs grow from the first size to the last: a page may be one run's attributes or one attribute of each.
 _FIRST_BATCH: Final = 16
 _LAST_BATCH: Final = 1_024
 _GROWTH: Final = 8
-# Texts and payloads of a page, after which it ends.
 # How many rows of ancestors a read is meant for, and how many of them a run may have.
 _INHERITED_PER_READ: Final = 20_000
 _USUAL_NAMES: Final = 100
 # More names than this are compared here instead of by the database.
 _MAX_NAMES: Final = 10_000
+_ONLY_FLOAT_SERIES: Final = frozenset({int(AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES)})
+# Rows as they come from the database look up each name that is asked of them.
+_RUN_KEY: Final = itemgetter(AttributeRow._fields.index("run_id"))
+_NAME: Final = itemgetter(AttributeRow._fields.index("name"))
+_TEXT: Final = itemgetter(AttributeRow._fields.index("text_value"))
+_PAYLOAD: Final = itemgetter(AttributeRow._fields.index("last_payload"))
+# What a row is taken to have beside its texts.
+_ROW_BYTES: Final = 64
+_RUN_COLUMNS: Final = (runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id.is_not(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +88,10 @@ class AttributeFilter:
         return query
 
 
+class TooManyBytesError(Exception):
+    """Report that values have more bytes together than are to be read."""
+
+
 class RunRow(NamedTuple):
     """A run of a listing."""
 
@@ -70,30 +101,30 @@ class RunRow(NamedTuple):
     is_fork: bool
 
 
-class Cell(NamedTuple):
-    """One attribute of one run; the first segment is the run's own, or the nearest ancestor's that has the series."""
+class RunValues(NamedTuple):
+    """A run with attributes, by name.
+
+    Their `run_id` may be that of an ancestor, and where only float series were asked for, a row may end with what
+    belongs to those.
+    """
 
     run: RunRow
-    name: str
-    segments: list[Segment]
-
-    @property
-    def type(self) -> int:
-        """A neptune_api.v1.AttributeType."""
-        type_: int = self.segments[0].row.type
-        return type_
-
-    @property
-    def size(self) -> int:
-        """About how many bytes the value has."""
-        return _size(self.segments[0].row)
+    rows: Sequence[AttributeRow]
 
 
 class Place(NamedTuple):
-    """Where a page of cells ends: at an attribute of the run with this number."""
+    """Where a page of values ends: at an attribute of the run with this number."""
 
     number: int
     name: str
+
+
+class _Found(NamedTuple):
+    """Attributes of a run, by name; those of a fork with all that its lineage contributes to each."""
+
+    run: RunRow
+    rows: Sequence[AttributeRow]
+    lines: Lines | None
 
 
 def page_of_values(
@@ -101,98 +132,177 @@ def page_of_values(
     project_id: int,
     numbers: Collection[int] | None,
     which: AttributeFilter,
+    summaries: FloatSummaries,
     *,
     after: Place | None = None,
     limit: int,
-) -> tuple[list[Cell], Place | None]:
+) -> tuple[list[RunValues], Place | None]:
     """Return attributes of a project's runs, by run and name, and where the page ends; None for the last page.
 
     `numbers` are those of the runs, None is all. A page has at most `limit` attributes, fewer when they are large.
     """
-    cells: list[Cell] = []
+    page: list[_Found] = []
     if which.is_empty:
-        return cells, None
-    size = 0
+        return [], None
+    room = _Room(limit, limits.MAX_VALUES_PAGE_BYTES)
     inherited = _Inheritance(connection, which)
     for batch in _batches_of_runs(connection, project_id, numbers, 0 if after is None else after.number):
-        for cell in _cells(connection, batch, which, inherited, after, limit + 1 - len(cells)):
-            size += cell.size
-            if len(cells) == limit or (cells and size > limits.MAX_VALUES_PAGE_BYTES):
-                return cells, Place(cells[-1].run.number, cells[-1].name)
-            cells.append(cell)
-    return cells, None
+        found = _values(connection, batch, which, inherited, after, room)
+        fitting = room.take(found)
+        page += fitting
+        if _count(fitting) < _count(found):
+            last = page[-1]
+            return _summed_up(connection, page, summaries), Place(last.run.number, _NAME(last.rows[-1]))
+    return _summed_up(connection, page, summaries), None
 
 
-def values_of_runs(connection: sa.Connection, found: Iterable[RunRow], which: AttributeFilter) -> Iterator[Cell]:
-    """Yield the attributes of some runs, whatever their projects, by the runs' keys and by name."""
+def values_of_runs(
+    connection: sa.Connection,
+    some_runs: Iterable[RunRow],
+    which: AttributeFilter,
+    summaries: FloatSummaries,
+    *,
+    max_bytes: int,
+) -> Iterator[list[RunValues]]:
+    """Yield the attributes of some runs, whatever their projects, by the runs' keys, many runs at a time.
+
+    Runs that have none are left out. Raises TooManyBytesError when there are more than `max_bytes`.
+    """
     if which.is_empty:
         return
+    room = _Room(None, max_bytes)
     inherited = _Inheritance(connection, which)
-    for batch in batches(sorted(found), _LAST_BATCH):
-        yield from _cells(connection, batch, which, inherited, None, None)
+    for batch in batches(sorted(some_runs), _LAST_BATCH):
+        found = _values(connection, batch, which, inherited, None, room)
+        if _count(room.take(found)) < _count(found):
+            raise TooManyBytesError
+        yield _summed_up(connection, found, summaries)
 
 
-def values_of_run(connection: sa.Connection, run_key: int, which: AttributeFilter) -> list[Cell]:
+def values_of_run(
+    connection: sa.Connection, run_key: int, which: AttributeFilter, summaries: FloatSummaries
+) -> Sequence[AttributeRow]:
     """Return the attributes of one run by name."""
     if which.is_empty:
         return []
-    query = sa.select(runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id).where(runs.c.id == run_key)
-    batch = [_run_row(row) for row in connection.execute(query)]
-    return list(_cells(connection, batch, which, _Inheritance(connection, which), None, None))
+    query = sa.select(*_RUN_COLUMNS).where(runs.c.id == run_key)
+    batch = [RunRow(*row) for row in connection.execute(query)]
+    found = _values(connection, batch, which, _Inheritance(connection, which), None, _Room(None, None))
+    return [row for values in _summed_up(connection, found, summaries) for row in values.rows]
+
+
+class _Room:
+    """How many rows, and about how many bytes, may still be taken; None is any number. One row always may."""
+
+    def __init__(self, rows: int | None, size: int | None) -> None:
+        self.rows = rows
+        self._size = size
+        self._is_empty = True
+
+    def has(self, count: int, size: int) -> bool:
+        """Tell whether so many rows of so many bytes may be taken."""
+        return (self.rows is None or count <= self.rows) and (
+            self._size is None or size <= self._size or (count == 1 and self._is_empty)
+        )
+
+    def take(self, found: Sequence[_Found]) -> Sequence[_Found]:
+        """Return the first of some attributes, as many as may be taken, which then are."""
+        rows = list(chain.from_iterable(item.rows for item in found))
+        count = len(rows) if self.rows is None else min(len(rows), self.rows)
+        size = _size(rows[:count])
+        if not self.has(count, size):
+            count = size = 0
+            while self.has(count + 1, more := size + _size(rows[count : count + 1])):
+                count, size = count + 1, more
+        self._is_empty = self._is_empty and not count
+        if self.rows is not None:
+            self.rows -= count
+        if self._size is not None:
+            self._size -= size
+        return found if count == len(rows) else list(_first(found, count))
+
+
+def _count(found: Iterable[_Found]) -> int:
+    return sum(len(item.rows) for item in found)
+
+
+def _first(found: Iterable[_Found], count: int) -> Iterator[_Found]:
+    """Yield the first attributes of some."""
+    for run, rows, lines in found:
+        if not count:
+            return
+        yield _Found(run, rows[:count], lines and lines[:count])
+        count = max(0, count - len(rows))
+
+
+def _size(rows: Sequence[AttributeRow]) -> int:
+    """Return about how many bytes attributes have."""
+    size = _ROW_BYTES * len(rows) + sum(map(len, map(_NAME, rows)))
+    if rows and len(rows[0]) > SUMMARY_FIELDS:
+        size += sum(map(len, filter(None, map(_TEXT, rows)))) + sum(map(len, filter(None, map(_PAYLOAD, rows))))
+    return size
+
+
+def _summed_up(connection: sa.Connection, found: Sequence[_Found], summaries: FloatSummaries) -> list[RunValues]:
+    """Return attributes with each series summed up over its lineage."""
+    lines = [line for values in found for line in values.lines or ()]
+    rows = iter(as_rows(connection, lines, summaries))
+    return [
+        RunValues(run, some if its_lines is None else list(islice(rows, len(some)))) for run, some, its_lines in found
+    ]
 
 
 def _batches_of_runs(
     connection: sa.Connection, project_id: int, numbers: Collection[int] | None, first: int
 ) -> Iterator[list[RunRow]]:
-    columns = (runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id)
-    query = sa.select(*columns).where(runs.c.project_id == project_id).order_by(runs.c.number)
+    query = sa.select(*_RUN_COLUMNS).where(runs.c.project_id == project_id).order_by(runs.c.number)
     size = _FIRST_BATCH
     if numbers is None:
         while batch := connection.execute(query.where(runs.c.number >= first).limit(size)).all():
-            yield [_run_row(row) for row in batch]
+            yield [RunRow(*row) for row in batch]
             first = batch[-1].number + 1
             size = min(size * _GROWTH, _LAST_BATCH)
         return
     left = sorted(number for number in set(numbers) if number >= first)
     while left:
         rows = connection.execute(query.where(runs.c.number.in_(left[:size]))).all()
-        yield [_run_row(row) for row in rows]
+        yield [RunRow(*row) for row in rows]
         left = left[size:]
         size = min(size * _GROWTH, _LAST_BATCH)
 
 
-def _run_row(row: Any) -> RunRow:
-    return RunRow(row.id, row.uuid, row.number, row.parent_id is not None)
-
-
-def _cells(
+def _values(
     connection: sa.Connection,
     batch: Sequence[RunRow],
     which: AttributeFilter,
     inherited: _Inheritance,
     after: Place | None,
-    limit: int | None,
-) -> Iterator[Cell]:
-    """Yield the first `limit` cells behind a place of some runs, by run and name; perhaps more than that."""
-    own, is_cut = _own_rows(connection, batch, which, after, limit)
+    room: _Room,
+) -> list[_Found]:
+    """Return the attributes behind a place of some runs, by run and name: all, or more than there is room for."""
+    own, is_cut = _own_rows(connection, batch, which, after, room)
     last = None
     if is_cut:
         # Whatever comes behind the last one of enough own attributes is for another page.
         key = next(reversed(own))
-        last = next(Place(run.number, next(reversed(own[key]))) for run in batch if run.key == key)
-    forks = [run for run in batch if run.is_fork and (last is None or run.number <= last.number)]
+        last = next(Place(run.number, _NAME(own[key][-1])) for run in batch if run.key == key)
+        batch = [run for run in batch if run.number <= last.number]
+    forks = [run for run in batch if run.is_fork]
+    found = []
     for run in batch:
-        if last is not None and run.number > last.number:
-            return
-        mine = own.get(run.key, {})
         if not run.is_fork:
-            for name, row in mine.items():
-                yield Cell(run, name, [Segment(row, steps.END)])
+            if run.key in own:
+                found.append(_Found(run, own[run.key], None))
             continue
-        for name, segments in inherited.cells(run, mine, forks):
-            place = Place(run.number, name)
-            if (after is None or place > after) and (last is None or place <= last):
-                yield Cell(run, name, segments)
+        mine = {row.name: row for row in map(AttributeRow._make, own.get(run.key, ()))}
+        lines = [
+            line
+            for name, line in inherited.lines(run, mine, forks)
+            if (after is None or (run.number, name) > after) and (last is None or (run.number, name) <= last)
+        ]
+        if lines:
+            found.append(_Found(run, [line[0].row for line in lines], lines))
+    return found
 
 
 def _own_rows(
@@ -200,37 +310,32 @@ def _own_rows(
     batch: Sequence[RunRow],
     which: AttributeFilter,
     after: Place | None,
-    limit: int | None,
-) -> tuple[dict[int, dict[str, Any]], bool]:
-    """Return rows behind a place, by run and name in order; and whether they fill a page."""
-    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    room: _Room,
+) -> tuple[dict[int, list[Any]], bool]:
+    """Return rows behind a place, by run and name in order; and whether there are more than there is room for."""
+    found: dict[int, list[Any]] = defaultdict(list)
     if not batch:
         return found, False
-    query = which.narrow(ATTRIBUTES.where(attributes.c.run_id.in_([run.key for run in batch])))
+    only_summaries = which.types == _ONLY_FLOAT_SERIES and not any(run.is_fork for run in batch)
+    query = SUMMARIES if only_summaries else ATTRIBUTES
+    query = which.narrow(query.where(attributes.c.run_id.in_([run.key for run in batch])))
     if after is not None and batch[0].number == after.number:
         query = query.where(sa.or_(attributes.c.run_id != batch[0].key, attributes.c.name > after.name))
     # Keys and numbers of runs are given out together, so either gives the same order.
     query = query.order_by(attributes.c.run_id, attributes.c.name)
-    if limit is not None and which.is_exact:
-        query = query.limit(limit)
+    if room.rows is not None and which.is_exact:
+        query = query.limit(room.rows + 1)
     count = size = 0
-    is_exact = which.is_exact
-    rows = attribute_rows(connection, query)
-    for row in rows:
-        if not is_exact and not which.passes(row.name):
-            continue
-        found[row.run_id][row.name] = row
-        count += 1
-        size += _size(row)
-        if limit is not None and (count == limit or (size > limits.MAX_VALUES_PAGE_BYTES and count > 1)):
-            rows.close()
-            return found, True
+    with connection.execute(query) as result:
+        for fetched in result.partitions(ROWS_PER_FETCH):
+            rows: Any = fetched if which.is_exact else [row for row in fetched if which.passes(_NAME(row))]
+            for key, some in groupby(rows, _RUN_KEY):
+                found[key].extend(some)
+            count += len(rows)
+            size += _size(rows)
+            if not room.has(count, size):
+                return found, True
     return found, False
-
-
-def _size(row: AttributeRow) -> int:
-    """Return about how many bytes an attribute has."""
-    return 64 + len(row.name) + len(row.text_value or "") + len(row.last_payload or b"")
 
 
 class _Inheritance:
@@ -247,7 +352,7 @@ class _Inheritance:
         self._lineages: dict[int, Any] = {}
         self._rows: dict[int, dict[str, Any]] = {}
 
-    def cells(self, run: RunRow, own: dict[str, Any], forks: Sequence[RunRow]) -> Iterator[tuple[str, list[Segment]]]:
+    def lines(self, run: RunRow, own: dict[str, Any], forks: Sequence[RunRow]) -> Iterator[tuple[str, list[Segment]]]:
         """Yield the attributes of a fork by name, with what it inherits; `forks` are those asked about after it too."""
         if run.key not in self._lineages:
             self._read(forks[forks.index(run) :][: max(_FIRST_BATCH, self._forks_per_read)])

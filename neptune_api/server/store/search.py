@@ -160,9 +160,9 @@ def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunEntry]:
     """Return runs by their keys, in the same order."""
     found: dict[int, RunEntry] = {}
     columns = (runs.c.project_id, runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id.is_not(None))
-    for batch in batches(keys):
-        for project_id, *run in connection.execute(sa.select(*columns).where(runs.c.id.in_(batch))):
-            found[run[0]] = RunEntry(RunRow._make(run), project_id)
+    for batch in batches(sorted(keys)):
+        for project_id, *run in connection.execute(sa.select(*columns).where(runs.c.id.in_(batch))).all():
+            found[run[0]] = RunEntry(RunRow(*run), project_id)
     return [found[key] for key in keys]
 
 

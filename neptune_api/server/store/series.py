@@ -17,6 +17,7 @@ from neptune_api.server.store.lineage import batches, lineages
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, chunks, previews, series, tails
 from neptune_api.server.store.summaries import FloatSummary
+from neptune_api.v1.queries_pb2 import AttributeType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from neptune_api.server.store.columns import FloatColumns
     from neptune_api.server.store.lineage import Lineage, Scope
 
+_FLOAT_SERIES: Final[int] = AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES
 _CACHED_SUMMARIES: Final = 100_000
 _CHUNKS_PER_QUERY: Final = 1_000
 
-# A page may be of texts of a mebibyte each.
-_ROWS_PER_FETCH: Final = 256
+ROWS_PER_FETCH: Final = 256
+"""How many rows with values to fetch at a time: there may be texts of a mebibyte among them."""
 
 
 class PositionRow(NamedTuple):
@@ -45,27 +47,30 @@ class PositionRow(NamedTuple):
 
 
 class AttributeRow(NamedTuple):
-    """An attribute with its value or, if it is a series, what the table `series` tells of it."""
+    """An attribute with its value or, if it is a series, what the table `series` tells of it.
 
-    id: int
+    The first fields, to `deviations`, are all that readers get of a float series.
+    """
+
     run_id: int
     name: str
     type: int
-    points: int | None
-    first_step: int | None
     last_step: int | None
     has_preview: bool | None
-    int_value: int | None
-    float_value: float | None
-    text_value: str | None
-    mime_type: str | None
     last_value: float | None
-    last_payload: bytes | None
     finite_count: int | None
     minimum: float | None
     maximum: float | None
     total: float | None
     deviations: float | None
+    id: int
+    points: int | None
+    first_step: int | None
+    last_payload: bytes | None
+    int_value: int | None
+    float_value: float | None
+    text_value: str | None
+    mime_type: str | None
 
 
 class Segment(NamedTuple):
@@ -103,19 +108,37 @@ class PreviewPoint(NamedTuple):
 
 # The type spares looking for the series of attributes that have none.
 _HAS_SERIES: Final = sa.and_(series.c.attribute_id == attributes.c.id, attributes.c.type.in_(sorted(SERIES_TYPES)))
+# Previews up to the last committed point count for nobody.
+_PREVIEW: Final = sa.exists().where(
+    previews.c.attribute_id == series.c.attribute_id, previews.c.step > sa.func.coalesce(series.c.last_step, -1)
+)
+_COLUMNS: Final = {
+    **attributes.c,
+    **series.c,
+    "points": series.c.count.label("points"),
+    # As an integer of SQLite: rows with any value to convert take longer.
+    "has_preview": sa.type_coerce(sa.case((series.c.has_preview, _PREVIEW), else_=sa.false()), sa.Integer).label(
+        "has_preview"
+    ),
+}
 
 
-def _query(row_class: type[PositionRow | AttributeRow]) -> sa.Select[Any]:
-    columns = {**attributes.c, **series.c, "points": series.c.count.label("points")}
-    query = sa.select(*(columns[name] for name in row_class._fields))
+def _query(fields: Sequence[str]) -> sa.Select[Any]:
+    query = sa.select(*(_COLUMNS[name] for name in fields))
     return query.join_from(attributes, series, _HAS_SERIES, isouter=True)
 
 
-POSITIONS: Final = _query(PositionRow)
+POSITIONS: Final = _query(PositionRow._fields)
 """The query for rows of attributes without their values, to be narrowed down."""
 
-ATTRIBUTES: Final = _query(AttributeRow)
+ATTRIBUTES: Final = _query(AttributeRow._fields)
 """The query for rows of attributes, to be narrowed down."""
+
+SUMMARY_FIELDS: Final = AttributeRow._fields.index("deviations") + 1
+"""How many of the first fields of a row tell all of a float series."""
+
+SUMMARIES: Final = _query(AttributeRow._fields[:SUMMARY_FIELDS])
+"""The query for these fields only, to be narrowed down: the fewer columns, the faster."""
 
 
 def position_rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[PositionRow]:
@@ -127,7 +150,7 @@ def attribute_rows(connection: sa.Connection, query: sa.Select[Any]) -> Generato
     """Yield the rows of ATTRIBUTES, narrowed down; close the generator when no more of them are wanted."""
     with connection.execute(query) as result:
         # Rows of SQLAlchemy look each name up every time it is asked for.
-        for rows in result.partitions(_ROWS_PER_FETCH):
+        for rows in result.partitions(ROWS_PER_FETCH):
             yield from map(AttributeRow._make, rows)
 
 
@@ -372,6 +395,33 @@ def last_payloads(connection: sa.Connection, found: Sequence[Sequence[Segment]])
     for position, (step, _, payload) in best.items():
         result[position] = (step, payload)
     return result
+
+
+def as_rows(
+    connection: sa.Connection, found: Sequence[Sequence[Segment]], summaries: FloatSummaries
+) -> list[AttributeRow]:
+    """Return each attribute as one row, which tells of a series what is so over its lineage."""
+    rows: list[AttributeRow] = [segments[0].row for segments in found]
+    inherited = [place for place, segments in enumerate(found) if not _is_own(segments)]
+    floats = [place for place in inherited if rows[place].type == _FLOAT_SERIES]
+    segments = [found[place] for place in floats]
+    together = zip(floats, summaries.of(connection, segments), previews_after(connection, segments), strict=True)
+    for place, summary, points in together:
+        rows[place] = rows[place]._replace(
+            last_step=summary.last_step,
+            has_preview=bool(points),
+            last_value=summary.last,
+            finite_count=summary.finite_count,
+            minimum=summary.minimum,
+            maximum=summary.maximum,
+            total=summary.total,
+            deviations=summary.deviations,
+        )
+    others = [place for place in inherited if rows[place].type != _FLOAT_SERIES]
+    for place, last in zip(others, last_payloads(connection, [found[place] for place in others]), strict=True):
+        step, payload = last or (None, None)
+        rows[place] = rows[place]._replace(last_step=step, last_payload=payload)
+    return rows
 
 
 def _is_own(segments: Sequence[Segment]) -> bool:

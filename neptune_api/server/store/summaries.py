@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from neptune_api.server.store.columns import FloatColumns
 
 
+def mean(total: float, count: int) -> float:
+    """Return the mean of numbers from their sum; NaN when there is none."""
+    return total / count if count else math.nan
+
+
 # Not frozen, which takes four times as long to make: an answer makes ten thousand.
 @dataclass(slots=True)
 class FloatSummary:
@@ -33,12 +38,12 @@ class FloatSummary:
     @property
     def average(self) -> float:
         """Mean of the finite values; NaN when there is none."""
-        return self.total / self.finite_count if self.finite_count else math.nan
+        return mean(self.total, self.finite_count)
 
     @property
     def variance(self) -> float:
         """Population variance of the finite values; NaN when there is none."""
-        return self.deviations / self.finite_count if self.finite_count else math.nan
+        return mean(self.deviations, self.finite_count)
 
     @classmethod
     def of(cls, columns: FloatColumns) -> FloatSummary:
