@@ -77,9 +77,9 @@ def encode_attributes(rows: Iterable[AttributeRow], tag: bytes, *, longest: int 
     return fields
 
 
-def encode_field(tag: bytes, *parts: bytes) -> bytes:
-    """Return a field that holds a text, or a serialized message, given in parts."""
-    return b"".join((tag, _length(sum(map(len, parts))), *parts))
+def encode_field(tag: bytes, content: bytes) -> bytes:
+    """Return a field that holds a text in UTF-8 or a serialized message."""
+    return tag + _length(len(content)) + content
 
 
 def _encode_integer(row: AttributeRow, _: int | None, tag: bytes = _INTEGER) -> bytes:

@@ -135,7 +135,6 @@ def test_bytes_are_those_of_messages(
 
 
 @given(name=st.text(max_size=200), type_=st.text(max_size=200))
-def test_a_field_of_parts(name: str, type_: str) -> None:
-    parts = (Attribute(name=name).SerializeToString(), Attribute(type=type_).SerializeToString())
-    expected = Attributes(attributes=[Attribute(name=name, type=type_)])
-    assert encode_field(TAG, *parts) == expected.SerializeToString()
+def test_fields_in_a_field(name: str, type_: str) -> None:
+    content = encode_field(b"\x0a", name.encode()) + encode_field(b"\x12", type_.encode())
+    assert Attributes.FromString(encode_field(TAG, content)).attributes == [Attribute(name=name, type=type_)]

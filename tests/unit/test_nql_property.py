@@ -274,7 +274,7 @@ def found_by(
             check=lambda: None,
             kept_columns=kept_columns,
         )
-        return found.total, [f"r{entry.run.number - 1}" for entry in search.entries(connection, found.keys)]
+        return found.total, [f"r{run.number - 1}" for run in search.entries(connection, found.keys)]
 
 
 BY_CREATION = Order("sys/creation_time", TYPES["datetime"], None, descending=False)

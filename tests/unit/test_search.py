@@ -48,7 +48,7 @@ def numbers(
             check=lambda: None,
             kept_columns=kept_columns,
         )
-        return [entry.run.number for entry in search.entries(connection, found.keys)]
+        return [run.number for run in search.entries(connection, found.keys)]
 
 
 def test_a_write_ends_what_is_kept(bench: Bench) -> None:

@@ -210,7 +210,7 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
 def _encode_entry(project: ProjectRecord, run: RunRow, rows: Sequence[AttributeRow]) -> bytes:
     """Return a field `entries` of AttributeValues."""
     whose = attributes_pb2.RunAttributeValues(experiment_id=run.uuid, experiment_short_id=f"{project.key}-{run.number}")
-    return encode_field(_ENTRIES, whose.SerializeToString(), *encode_attributes(rows, _ATTRIBUTES_OF_RUN))
+    return encode_field(_ENTRIES, b"".join([whose.SerializeToString(), *encode_attributes(rows, _ATTRIBUTES_OF_RUN)]))
 
 
 def _definitions(found: Iterable[Definition]) -> list[attributes_pb2.AttributeDefinition]:

@@ -111,15 +111,15 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
             )
             entries = search.entries(connection, found.keys)
             carried: dict[int, bytes] = {}
-            for values in self._values(connection, [entry.run for entry in entries], AttributeFilter(names)):
+            for values in self._values(connection, entries, AttributeFilter(names)):
                 check()
                 for run, rows in values:
                     carried[run.key] = b"".join(encode_attributes(rows, _ATTRIBUTES, longest=longest))
         whose = {key: _encode_project(project) for key, project in by_id.items()}
         parts = [attributes_pb2.LeaderboardEntries(matching_item_count=found.total).SerializeToString()]
-        for run, project_id in entries:
+        for run in entries:
             uuid = encode_field(_EXPERIMENT_ID, run.uuid.encode())
-            parts.append(encode_field(_ENTRIES, uuid, whose[project_id], carried.get(run.key, b"")))
+            parts.append(encode_field(_ENTRIES, uuid + whose[run.project_id] + carried.get(run.key, b"")))
         return Encoded(b"".join(parts))
 
     def _values(

@@ -22,6 +22,7 @@ from neptune_api.server.store.series import (
     ROWS_PER_FETCH,
     SUMMARIES,
     SUMMARY_FIELDS,
+    VALUES,
     AttributeRow,
     Segment,
     as_rows,
@@ -54,7 +55,6 @@ _TEXT: Final = itemgetter(AttributeRow._fields.index("text_value"))
 _PAYLOAD: Final = itemgetter(AttributeRow._fields.index("last_payload"))
 # What a row is taken to have beside its texts.
 _ROW_BYTES: Final = 64
-_RUN_COLUMNS: Final = (runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id.is_not(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +99,17 @@ class RunRow(NamedTuple):
     uuid: str
     number: int
     is_fork: bool
+    project_id: int
+
+
+RUNS: Final = sa.select(runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id.is_not(None), runs.c.project_id)
+"""The query for runs of a listing, to be narrowed down."""
 
 
 class RunValues(NamedTuple):
     """A run with attributes, by name.
 
-    Their `run_id` may be that of an ancestor, and where only float series were asked for, a row may end with what
-    belongs to those.
+    Their `run_id` may be that of an ancestor. A row may be no longer than its readers need: see VALUES and SUMMARIES.
     """
 
     run: RunRow
@@ -185,8 +189,7 @@ def values_of_run(
     """Return the attributes of one run by name."""
     if which.is_empty:
         return []
-    query = sa.select(*_RUN_COLUMNS).where(runs.c.id == run_key)
-    batch = [RunRow(*row) for row in connection.execute(query)]
+    batch = [RunRow(*row) for row in connection.execute(RUNS.where(runs.c.id == run_key))]
     found = _values(connection, batch, which, _Inheritance(connection, which), None, _Room(None, None))
     return [row for values in _summed_up(connection, found, summaries) for row in values.rows]
 
@@ -255,7 +258,7 @@ def _summed_up(connection: sa.Connection, found: Sequence[_Found], summaries: Fl
 def _batches_of_runs(
     connection: sa.Connection, project_id: int, numbers: Collection[int] | None, first: int
 ) -> Iterator[list[RunRow]]:
-    query = sa.select(*_RUN_COLUMNS).where(runs.c.project_id == project_id).order_by(runs.c.number)
+    query = RUNS.where(runs.c.project_id == project_id).order_by(runs.c.number)
     size = _FIRST_BATCH
     if numbers is None:
         while batch := connection.execute(query.where(runs.c.number >= first).limit(size)).all():
@@ -316,8 +319,9 @@ def _own_rows(
     found: dict[int, list[Any]] = defaultdict(list)
     if not batch:
         return found, False
-    only_summaries = which.types == _ONLY_FLOAT_SERIES and not any(run.is_fork for run in batch)
-    query = SUMMARIES if only_summaries else ATTRIBUTES
+    query = ATTRIBUTES
+    if not any(run.is_fork for run in batch):
+        query = SUMMARIES if which.types == _ONLY_FLOAT_SERIES else VALUES
     query = which.narrow(query.where(attributes.c.run_id.in_([run.key for run in batch])))
     if after is not None and batch[0].number == after.number:
         query = query.where(sa.or_(attributes.c.run_id != batch[0].key, attributes.c.name > after.name))

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-import sqlalchemy as sa
 
 from neptune_api.server.nql.evaluation import Column, evaluate, judge
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import criteria
-from neptune_api.server.store.attributes import RunRow
+from neptune_api.server.store.attributes import RUNS, RunRow
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import runs
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
+    import sqlalchemy as sa
 
     from neptune_api.server.nql.evaluation import BoolArray
     from neptune_api.server.nql.tree import Aggregate, Criterion, Node
@@ -73,13 +73,6 @@ class Found(NamedTuple):
 
     total: int
     keys: list[int]
-
-
-class RunEntry(NamedTuple):
-    """A run of a page."""
-
-    run: RunRow
-    project_id: int
 
 
 def search(
@@ -156,13 +149,12 @@ def _sorted_by(order: Order) -> tuple[str, int, Aggregate | None]:
     return order.name, type_, order.aggregate if type_ == T.ATTRIBUTE_TYPE_FLOAT_SERIES else None
 
 
-def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunEntry]:
+def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunRow]:
     """Return runs by their keys, in the same order."""
-    found: dict[int, RunEntry] = {}
-    columns = (runs.c.project_id, runs.c.id, runs.c.uuid, runs.c.number, runs.c.parent_id.is_not(None))
+    found: dict[int, RunRow] = {}
     for batch in batches(sorted(keys)):
-        for project_id, *run in connection.execute(sa.select(*columns).where(runs.c.id.in_(batch))).all():
-            found[run[0]] = RunEntry(RunRow(*run), project_id)
+        for row in connection.execute(RUNS.where(runs.c.id.in_(batch))).all():
+            found[row[0]] = RunRow(*row)
     return [found[key] for key in keys]
 
 

@@ -49,7 +49,8 @@ class PositionRow(NamedTuple):
 class AttributeRow(NamedTuple):
     """An attribute with its value or, if it is a series, what the table `series` tells of it.
 
-    The first fields, to `deviations`, are all that readers get of a float series.
+    The first fields, to `deviations`, are all that readers get of a float series, and those to `mime_type` of any
+    attribute.
     """
 
     run_id: int
@@ -63,14 +64,14 @@ class AttributeRow(NamedTuple):
     maximum: float | None
     total: float | None
     deviations: float | None
-    id: int
-    points: int | None
-    first_step: int | None
     last_payload: bytes | None
     int_value: int | None
     float_value: float | None
     text_value: str | None
     mime_type: str | None
+    id: int
+    points: int | None
+    first_step: int | None
 
 
 class Segment(NamedTuple):
@@ -139,6 +140,9 @@ SUMMARY_FIELDS: Final = AttributeRow._fields.index("deviations") + 1
 
 SUMMARIES: Final = _query(AttributeRow._fields[:SUMMARY_FIELDS])
 """The query for these fields only, to be narrowed down: the fewer columns, the faster."""
+
+VALUES: Final = _query(AttributeRow._fields[: AttributeRow._fields.index("mime_type") + 1])
+"""The query for what readers get of attributes that nothing is inherited of, to be narrowed down."""
 
 
 def position_rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[PositionRow]:
