@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -30,6 +31,7 @@ from tests.unit.certificates import self_signed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from neptune_api.server.handlers import Handler
     from neptune_api.server.testing import ScriptedServer
     from tests.languages.programs import Program
 
@@ -153,6 +155,32 @@ def test_an_answer_that_gets_lost_is_asked_for_again(
     assert first.request == second.request
     run, found = printed(done.stdout)
     assert points(neptune_channel, run) == found == [(1.0, 0.25)]
+
+
+class Deadlines:
+    """Notes how long the callers of a server are going to wait."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float | None] = []
+
+    def adapt(self, handler: Handler) -> Handler:
+        answering = handler.answering()
+
+        def note(request: Any, context: Any) -> Any:
+            self.seconds.append(context.time_remaining())
+            return answering.behaviour(request, context)
+
+        return replace(handler, answering=lambda: replace(answering, behaviour=note))
+
+
+def test_every_call_has_a_deadline(program: Program) -> None:
+    deadlines = Deadlines()
+    with LocalServer(adapt=deadlines.adapt) as server:
+        assert program.run(server.api_token, "local/nowhere").returncode == 1
+    assert len(deadlines.seconds) == 2
+    for seconds in deadlines.seconds:
+        assert seconds is not None
+        assert 0 < seconds <= 30
 
 
 def test_nobody_there(program: Program) -> None:

@@ -36,7 +36,8 @@ async function main(apiToken: string, project: string): Promise<void> {
   const signal = AbortSignal.timeout(PATIENCE_MS);
   const api: Api = createClient({
     baseUrl: parseApiToken(apiToken).api_url,
-    headers: { accept: "application/json" },
+    // The signal ends waiting here, the second header at the server.
+    headers: { accept: "application/json", "grpc-timeout": `${PATIENCE_MS}m` },
     fetch: (request) => fetch(request, { signal }),
   });
 
