@@ -26,6 +26,7 @@ from neptune_api.server.server import Server
 from neptune_api.v1.ingest_pb2 import INGEST_CODE_OK, INGEST_CODE_SERIES_STEP_NON_INCREASING
 from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from tests.environments import ROOT
+from tests.languages.programs import Language, MissingError
 from tests.unit.certificates import self_signed
 
 if TYPE_CHECKING:
@@ -216,6 +217,12 @@ def test_tls(program: Program, tmp_path: Path) -> None:
         done = program.run(server.api_token, "local/nowhere", **trusting)
     assert done.returncode == 1
     assert "NOT_FOUND: Project local/nowhere not found" in done.stderr
+
+
+def test_what_is_missing_is_named() -> None:
+    language = Language("go", "Go", ("sh", "no-such-compiler", "/no/such/library"), "ask your package manager")
+    with pytest.raises(MissingError, match="^Go needs no-such-compiler, /no/such/library: ask your package manager$"):
+        language.build()
 
 
 @pytest.mark.skipif(shutil.which("gofmt") is None, reason="there is no gofmt")
