@@ -204,6 +204,8 @@ def test_one_stream_too_many_is_refused(wire: Any) -> None:
             with pytest.raises(exceptions.ResourceExhaustedException, match="3 streams open") as caught:
                 call([RunOperation()])
             assert caught.value.retry_delay == 1.0
+            assert caught.value.error_info is not None
+            assert caught.value.error_info.reason == "TOO_MANY_STREAMS"
         feeds[0].end()
         assert list(streams[0]) == []
         deadline = time.monotonic() + 20

@@ -409,6 +409,7 @@ def test_who_sends_nothing_for_long_is_cut_off(impatient: tuple[FolderStorage, H
         client.sendall(b"PUT " + url.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
         answer = b"".join(iter(lambda: client.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"REQUEST_TIMEOUT" in answer
     assert b"connection: close" in answer.lower()
     assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
 

@@ -443,3 +443,12 @@ def test_health(stranger: Caller) -> None:
         reply = caller.get("/healthz")
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         assert {"name": "database", "status": "FAILED"} in reply.json()
+
+
+def test_what_is_no_json(owner: Caller) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in (b"{", b"[]", b"\xff", b'"text"'):
+        reply = owner.post("/api/backend/v1/projects", body, headers=headers)
+        assert reply.status == 400
+        (info,) = (each for each in reply.json()["details"] if each["@type"].endswith("ErrorInfo"))
+        assert info["reason"] == "MALFORMED_JSON_REQUEST"

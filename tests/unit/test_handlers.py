@@ -211,6 +211,7 @@ def test_faults_become_incidents(caplog: pytest.LogCaptureFixture) -> None:
             call()
         assert caught.value.code is grpc.StatusCode.INTERNAL
         assert "secret" not in str(caught.value.status())
+        assert caught.value.reason == "INCIDENT"
         incident = caught.value.metadata["incident"]
         assert re.fullmatch("[0-9a-f]{32}", incident)
         assert incident in caught.value.message
