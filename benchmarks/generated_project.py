@@ -1,205 +1,328 @@
-"""A project with many runs, written straight into the tables of a store: what searches are measured on.
+"""Projects of a size at which clients would log for hours, written straight into the tables of a store.
 
-One run goes the usual way, through the operation log; the others are copies of its rows with values of their own. All
-have 20 configs, 5 float series of 100 points, an experiment each and the sys/* attributes of any run.
+Some runs go the usual way, through the operation log; the others are copies of their rows, made by the database, with
+names, times and configs of their own. All have an experiment each and the sys/* attributes of any run.
 
-    python benchmarks/generated_project.py FOLDER [RUNS]
+    python -m benchmarks.generated_project FOLDER_OR_URL [RUNS]
 """
 
 from __future__ import annotations
 
-import random
 import sys
 import time
-import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import sqlalchemy as sa
 
-from neptune_api.server.store import columns, schema
-from neptune_api.server.store.columns import FloatColumns
-from neptune_api.server.store.database import Database
+from neptune_api.server.store import schema
+from neptune_api.server.store.database import Database, is_url
 from neptune_api.server.store.directory import Directory, ensure_owner
-from neptune_api.server.store.store import Store
-from neptune_api.server.store.summaries import FloatSummary
+from neptune_api.server.store.store import Store, Submission
 from neptune_api.v1 import ingest_pb2 as pb
+from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WORKSPACE: Final = "local"
-PROJECT: Final = "generated"
-RUNS: Final = 100_000
+OWNER: Final = "owner"
 FLOATS: Final = tuple(f"config/float_{number}" for number in range(7))
-"""Uniform from 0 to 1."""
 INTS: Final = tuple(f"config/int_{number}" for number in range(7))
-"""Uniform from 0 to 999."""
 TEXTS: Final = tuple(f"config/text_{number}" for number in range(6))
-"""`resnet` and a number from 18 to 152, `-`, the number of the run."""
-SERIES: Final = tuple(f"metrics/series_{number}" for number in range(5))
-_POINTS: Final = 100
-_START_MS: Final = 1_700_000_000_000
-_VARIANTS: Final = 500
-_BATCH: Final = 500
+RUNS: Final = 100_000
+START_MS: Final = 1_700_000_000_000
+
+_LOGGED_RUNS: Final = 20
+_ROWS_AT_ONCE: Final = 200_000
+_NAMES_AT_ONCE: Final = 10_000
+_PRIME: Final = 99_991
+_APPLY_SECONDS: Final = 300.0
+_UUID: Final = "00000000-0000-4000-8000-"
+_FIRST_UUID: Final = 100_000_000_000
 
 
-def generate(database: Database, runs: int = RUNS, *, seed: int = 1) -> int:
-    """Fill an empty store and return the id of the project."""
-    project_id, user_id = _project(database)
-    _log_template(database, project_id, user_id)
-    chance = random.Random(seed)  # noqa: S311  # no secrets
-    with database.write() as connection:
-        template = connection.execute(sa.select(schema.runs)).mappings().one()
-        found = connection.execute(sa.select(schema.attributes).order_by(schema.attributes.c.id)).mappings().all()
-        summaries = {row["attribute_id"]: row for row in connection.execute(sa.select(schema.series)).mappings()}
-        numbers = range(2, runs + 1)
-        for start in range(0, len(numbers), _BATCH):
-            some = numbers[start : start + _BATCH]
-            connection.execute(schema.runs.insert(), [_run(template, number) for number in some])
-            connection.execute(
-                schema.experiments.insert(),
-                [{"project_id": project_id, "name": f"experiment-{number}", "head_id": number} for number in some],
-            )
-            connection.execute(
-                schema.attributes.insert(), [row for number in some for row in _attributes(found, number, chance)]
-            )
-        variants = _variants(chance)
-        width = len(found)
-        series = [
-            (number, row["id"] + (number - 1) * width, summaries[row["id"]])
-            for number in numbers
-            for row in found
-            if row["id"] in summaries
-        ]
-        for start in range(0, len(series), _BATCH):
-            rows = [(item, chance.choice(variants)) for item in series[start : start + _BATCH]]
-            connection.execute(
-                schema.series.insert(),
-                [{**template_row, "attribute_id": key, **summary} for (_, key, template_row), (summary, _) in rows],
-            )
-            connection.execute(
-                schema.chunks.insert(), [{"attribute_id": key, **chunk} for (_, key, _), (_, chunk) in rows]
-            )
-        connection.execute(schema.projects.update().values(next_run_number=runs + 1))
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a project is."""
+
+    project: str
+    runs: int
+    has_configs: bool = False
+    """Whether the runs have FLOATS, INTS and TEXTS."""
+    series: int = 0
+    """Float series of each run, of `steps` points."""
+    steps: int = 0
+    attributes: int = 0
+    """Int attributes of each run, beside configs and series."""
+
+    @property
+    def series_names(self) -> list[str]:
+        """Paths of the series."""
+        return [f"metrics/series_{number:03}" for number in range(self.series)]
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """Paths of the int attributes."""
+        return [f"group-{number % 97:02}/attribute-{number:06}" for number in range(self.attributes)]
+
+
+def many_runs(runs: int = RUNS, project: str = "many-runs") -> Shape:
+    """Return runs with 20 configs and 5 series each."""
+    return Shape(project, runs, has_configs=True, series=5, steps=100)
+
+
+def many_attributes(attributes: int = RUNS) -> Shape:
+    """Return one run."""
+    return Shape("many-attributes", 1, attributes=attributes)
+
+
+def many_series(runs: int = 1_000, series: int = 1_000) -> Shape:
+    """Return runs with as many series each, of 100 points."""
+    return Shape("many-series", runs, series=series, steps=100)
+
+
+def float_of(number: int, place: int) -> float:
+    """Return the value of FLOATS[place] of the run with a number: from 0 to 1, the same in few runs."""
+    return (number * 7919 + place * 104_729) % _PRIME / _PRIME
+
+
+def int_of(number: int, place: int) -> int:
+    """Return the value of INTS[place]: from 0 to 999."""
+    return (number * 31 + place * 17) % 1000
+
+
+def text_of(number: int, place: int) -> str:
+    """Return the value of TEXTS[place]: `resnet`, a number from 18 to 152, `-`, the number of the run."""
+    return f"resnet{18 + (number * 13 + place) % 135}-{number}"
+
+
+def generate(database: Database, shape: Shape) -> int:
+    """Write a project into a store that nobody else uses and return its id."""
+    directory = Directory(database)
+    user = ensure_owner(directory, WORKSPACE, OWNER)
+    workspace_id = directory.ensure_workspace(WORKSPACE)
+    project_id = directory.create_project(shape.project, workspace_id=workspace_id, creator_id=user.id)
+    logged = min(_LOGGED_RUNS, shape.runs)
+    _log(database, shape, logged, user_id=user.id, project_id=project_id)
+    if shape.runs > logged:
+        _copy(database, project_id, logged, -(-shape.runs // logged))
+    _settle(database)
     return project_id
 
 
-def _project(database: Database) -> tuple[int, int]:
-    directory = Directory(database)
-    user = ensure_owner(directory, WORKSPACE, "owner")
-    workspace_id = directory.ensure_workspace(WORKSPACE)
-    return directory.create_project(PROJECT, workspace_id=workspace_id, creator_id=user.id), user.id
-
-
-def _log_template(database: Database, project_id: int, user_id: int) -> None:
-    create = pb.CreateRun(experiment_id="experiment-1")
-    configs: dict[str, pb.Value] = {}
-    configs |= {name: pb.Value(float64=0.5) for name in FLOATS}
-    configs |= {name: pb.Value(int64=500) for name in INTS}
-    configs |= {name: pb.Value(string="resnet18-1") for name in TEXTS}
-    snapshots = [pb.UpdateRunSnapshot(assign=configs)]
-    for step in range(_POINTS):
-        snapshot = pb.UpdateRunSnapshot(append={name: pb.Value(float64=0.5) for name in SERIES})
-        snapshot.step.whole = step
-        snapshot.timestamp.FromMilliseconds(_START_MS + step)
-        snapshots.append(snapshot)
-    operations = (
-        pb.RunOperation(run_id="run-1", create=create),
-        pb.RunOperation(run_id="run-1", update_batch=pb.UpdateRunSnapshots(snapshots=snapshots)),
-    )
+def _log(database: Database, shape: Shape, runs: int, *, user_id: int, project_id: int) -> None:
     store = Store(database)
     store.start()
     try:
-        ids = [
-            store.submit(operation.SerializeToString(), user_id=user_id, project_id=project_id)
-            for operation in operations
-        ]
-        store.wait_applied(ids, 60)
+        for number in range(1, runs + 1):
+            payloads = [operation.SerializeToString() for operation in _operations(shape, number)]
+            ids = store.submit_many([Submission(payload, user_id, project_id) for payload in payloads])
+            store.wait_applied(ids, _APPLY_SECONDS)
         store.compact()
     finally:
         store.close()
 
 
-def _run(template: Any, number: int) -> dict[str, Any]:
-    return {
-        **template,
-        "id": number,
-        "uuid": str(uuid.UUID(int=number)),
-        "number": number,
-        "run_id": f"run-{number}",
-        "family": f"run-{number}",
-        "experiment": f"experiment-{number}",
-        "created_ms": template["created_ms"] + number,
-    }
+def _operations(shape: Shape, number: int) -> Iterator[pb.RunOperation]:
+    run_id = f"run-{number}"
+    yield pb.RunOperation(run_id=run_id, create=pb.CreateRun(experiment_id=f"experiment-{number}"))
+    configs: dict[str, pb.Value] = {}
+    if shape.has_configs:
+        configs |= {name: pb.Value(float64=float_of(number, place)) for place, name in enumerate(FLOATS)}
+        configs |= {name: pb.Value(int64=int_of(number, place)) for place, name in enumerate(INTS)}
+        configs |= {name: pb.Value(string=text_of(number, place)) for place, name in enumerate(TEXTS)}
+    configs |= {name: pb.Value(int64=place) for place, name in enumerate(shape.attribute_names)}
+    names = list(configs)
+    for first in range(0, len(names), _NAMES_AT_ONCE):
+        some = {name: configs[name] for name in names[first : first + _NAMES_AT_ONCE]}
+        yield _update(run_id, pb.UpdateRunSnapshot(assign=some))
+    values = np.random.default_rng(number).random((shape.steps, shape.series))
+    for step, row in enumerate(values.tolist()):
+        append = {name: pb.Value(float64=value) for name, value in zip(shape.series_names, row, strict=True)}
+        snapshot = pb.UpdateRunSnapshot(append=append)
+        snapshot.step.whole = step
+        snapshot.timestamp.FromMilliseconds(START_MS + step * 1000)
+        yield _update(run_id, snapshot)
 
 
-def _attributes(template: Any, number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
-    texts = {
-        "sys/id": f"GENERATED-{number}",
-        "sys/custom_run_id": f"run-{number}",
-        "sys/family": f"run-{number}",
-        "sys/name": f"experiment-{number}",
-        "sys/experiment/name": f"experiment-{number}",
-        "sys/diagnostics/run_uuid": str(uuid.UUID(int=number)),
-    }
-    for row in template:
-        name = row["name"]
-        changed: dict[str, Any] = {}
-        if name in texts:
-            changed = {"text_value": texts[name]}
-        elif name in FLOATS:
-            changed = {"float_value": chance.random()}
-        elif name in INTS:
-            changed = {"int_value": chance.randrange(1000)}
-        elif name in TEXTS:
-            changed = {"text_value": f"resnet{chance.randint(18, 152)}-{number}"}
-        elif row["type"] == _DATETIME:
-            changed = {"int_value": row["int_value"] + number}
-        copy = {**row, **changed, "id": row["id"] + (number - 1) * len(template), "run_id": number}
-        del copy["short_text"]
-        yield copy
+def _update(run_id: str, snapshot: pb.UpdateRunSnapshot) -> pb.RunOperation:
+    return pb.RunOperation(run_id=run_id, update_batch=pb.UpdateRunSnapshots(snapshots=[snapshot]))
 
 
-def _variants(chance: random.Random) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return summaries and chunks of series."""
-    steps = np.arange(_POINTS, dtype=np.int64) * 1_000_000
-    variants: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for _ in range(_VARIANTS):
-        values = np.array([chance.random() for _ in range(_POINTS)])
-        points = FloatColumns(steps, _START_MS + np.arange(_POINTS, dtype=np.int64), values)
-        summary = FloatSummary.of(points)
-        payload = columns.encode(points)
-        variants.append(
-            (
-                {
-                    "last_value": summary.last,
-                    "minimum": summary.minimum,
-                    "maximum": summary.maximum,
-                    "total": summary.total,
-                    "deviations": summary.deviations,
-                },
-                {
-                    "first_step": 0,
-                    "last_step": int(steps[-1]),
-                    "count": _POINTS,
-                    "payload": payload,
-                    "checksum": columns.checksum(payload),
-                },
-            )
+def _copy(database: Database, project_id: int, logged: int, blocks: int) -> None:
+    """Copy all the rows of the runs that were logged, each time as one block; keys go on where the last block ends."""
+    copies = _Copies(database, project_id, logged)
+    at_once = max(1, _ROWS_AT_ONCE // copies.rows)
+    for first in range(1, blocks, at_once):
+        with database.write() as connection:
+            for statement in copies.statements(first, min(first + at_once, blocks)):
+                connection.execute(statement)
+    with database.write() as connection:
+        is_it = schema.projects.c.id == project_id
+        connection.execute(schema.projects.update().where(is_it).values(next_run_number=blocks * logged + 1))
+
+
+class _Copies:
+    """The statements that copy the runs of a project."""
+
+    def __init__(self, database: Database, project_id: int, logged: int) -> None:
+        self._logged = logged
+        self._runs = _Span(schema.runs, schema.runs.c.project_id == project_id)
+        theirs = sa.select(schema.runs.c.id).where(self._runs.which)
+        self._attributes = _Span(schema.attributes, schema.attributes.c.run_id.in_(theirs))
+        ids = sa.select(schema.attributes.c.id).where(self._attributes.which)
+        self._series = _Span(schema.series, schema.series.c.attribute_id.in_(ids), "attribute_id")
+        self._chunks = _Span(schema.chunks, schema.chunks.c.attribute_id.in_(ids))
+        self._project_id = project_id
+        self.rows = 0
+        with database.read() as connection:
+            is_it = schema.projects.c.id == project_id
+            self._project_key = connection.execute(sa.select(schema.projects.c.key).where(is_it)).scalar_one()
+            for span in (self._runs, self._attributes, self._series, self._chunks):
+                self.rows += span.measure(connection)
+
+    def statements(self, first: int, end: int) -> Iterator[sa.Insert]:
+        """Yield what makes the blocks from the first one to the one before the end."""
+        start = sa.select(sa.literal(first, sa.BigInteger).label("number")).cte("blocks", recursive=True)
+        later = start.c.number + sa.literal(1, sa.BigInteger)
+        blocks = start.union_all(sa.select(later).where(later < end))
+        block = blocks.c.number
+        runs, attributes = self._runs.copy(), self._attributes.copy()
+        run_number = runs.c.number + block * self._logged
+        run_name, experiment = _joined("run-", run_number), _joined("experiment-", run_number)
+        run_key = self._runs.key(runs.c.id, block)
+        yield self._runs.insert(
+            runs,
+            blocks,
+            {
+                "uuid": _joined(_UUID, run_key + _FIRST_UUID),
+                "run_id": run_name,
+                "number": run_number,
+                "experiment": experiment,
+                "family": run_name,
+                "created_ms": runs.c.created_ms + block * 1000,
+            },
         )
-    return variants
+        heads = sa.select(runs.c.project_id, experiment, run_key).select_from(sa.join(blocks, runs, sa.true()))
+        is_logged = runs.c.id.between(self._runs.first, self._runs.last)
+        yield schema.experiments.insert().from_select(
+            ["project_id", "name", "head_id"], heads.where(runs.c.project_id == self._project_id, is_logged)
+        )
+        number = attributes.c.run_id - (self._runs.first - 1) + block * self._logged
+        place = sa.cast(sa.func.substr(attributes.c.name, sa.func.length(attributes.c.name)), sa.BigInteger)
+        name = attributes.c.name
+        yield self._attributes.insert(
+            attributes,
+            blocks,
+            {
+                "run_id": self._runs.key(attributes.c.run_id, block),
+                "int_value": sa.case(
+                    (name.in_(INTS), (number * 31 + place * 17) % 1000),
+                    (attributes.c.type == T.ATTRIBUTE_TYPE_DATETIME, attributes.c.int_value + block * 1000),
+                    else_=attributes.c.int_value,
+                ),
+                "float_value": sa.case(
+                    (
+                        name.in_(FLOATS),
+                        sa.cast((number * 7919 + place * 104_729) % _PRIME, sa.Double) / sa.literal(float(_PRIME)),
+                    ),
+                    else_=attributes.c.float_value,
+                ),
+                "text_value": sa.case(
+                    (name.in_(TEXTS), _joined("resnet", 18 + (number * 13 + place) % 135, "-", number)),
+                    (name == "sys/id", _joined(f"{self._project_key}-", number)),
+                    (name.in_(("sys/custom_run_id", "sys/family")), _joined("run-", number)),
+                    (name.in_(("sys/name", "sys/experiment/name")), _joined("experiment-", number)),
+                    (
+                        name == "sys/diagnostics/run_uuid",
+                        _joined(_UUID, self._runs.key(attributes.c.run_id, block) + _FIRST_UUID),
+                    ),
+                    else_=attributes.c.text_value,
+                ),
+            },
+        )
+        for span in (self._series, self._chunks):
+            copy = span.copy()
+            yield span.insert(copy, blocks, {"attribute_id": self._attributes.key(copy.c.attribute_id, block)})
 
 
-_DATETIME: Final = 5  # neptune_api.v1.AttributeType
+class _Span:
+    """Rows of a table whose keys follow one another, and copies of them with the keys that follow these."""
+
+    def __init__(self, table: sa.Table, which: sa.ColumnElement[bool], key: str = "id") -> None:
+        self.which = which
+        self.first = self.last = 0
+        self._table = table
+        self._key = key
+
+    def measure(self, connection: sa.Connection) -> int:
+        """Find the keys and return how many rows there are."""
+        key = self._table.c[self._key]
+        found = connection.execute(
+            sa.select(sa.func.min(key), sa.func.max(key), sa.func.count()).where(self.which)
+        ).one()
+        self.first, self.last, count = found[0] or 0, found[1] or -1, found[2]
+        return int(count)
+
+    def copy(self) -> Any:
+        """Return the table as what rows are copied from."""
+        return self._table.alias()
+
+    def key(self, column: sa.ColumnElement[int], block: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+        """Return the key that the copy of a row has in a block."""
+        return column + block * (self.last - self.first + 1)
+
+    def insert(self, source: Any, blocks: sa.CTE, changes: dict[str, Any]) -> sa.Insert:
+        """Return the statement that writes the copies of all blocks, with changes of columns."""
+        key = source.c[self._key]
+        columns = [column.name for column in self._table.c if column.computed is None]
+        values = {"id": self.key(key, blocks.c.number), **changes}
+        selected = sa.select(*(values[name] if name in values else source.c[name] for name in columns))
+        selected = selected.select_from(sa.join(blocks, source, sa.true()))
+        return self._table.insert().from_select(columns, selected.where(key.between(self.first, self.last)))
+
+
+def _joined(*parts: Any) -> sa.ColumnElement[str]:
+    texts = [sa.literal(part, sa.Text) if isinstance(part, str) else sa.cast(part, sa.Text) for part in parts]
+    whole: sa.ColumnElement[str] = texts[0]
+    for text in texts[1:]:
+        whole = whole.concat(text)
+    return whole
+
+
+def _settle(database: Database) -> None:
+    """Do what PostgreSQL does by itself some minutes after so much has been written."""
+    if not database.is_shared:
+        return
+    tables = (schema.runs, schema.experiments, schema.attributes, schema.series, schema.chunks)
+    with database.write() as connection:
+        for table in tables:
+            if "id" in table.c:
+                sequence = sa.func.pg_get_serial_sequence(table.name, "id")
+                connection.execute(
+                    sa.select(sa.func.setval(sequence, sa.select(sa.func.max(table.c.id)).scalar_subquery()))
+                )
+    with database.backend.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for table in tables:
+            connection.execute(sa.text(f"VACUUM (ANALYZE) {table.name}"))
+
+
+def main() -> None:
+    """Generate the projects."""
+    began = time.perf_counter()
+    location = sys.argv[1]
+    database = Database(location if is_url(location) else Path(location))
+    runs = int(sys.argv[2]) if len(sys.argv) > 2 else RUNS
+    try:
+        for shape in (many_runs(runs), many_attributes(runs), many_series(max(1, runs // 100), max(1, runs // 100))):
+            generate(database, shape)
+            print(f"{shape.project}: after {time.perf_counter() - began:.0f} s")
+    finally:
+        database.close()
 
 
 if __name__ == "__main__":
-    began = time.perf_counter()
-    opened = Database(Path(sys.argv[1]))
-    try:
-        generate(opened, int(sys.argv[2]) if len(sys.argv) > 2 else RUNS)
-    finally:
-        opened.close()
-    print(f"{time.perf_counter() - began:.0f} s")
+    main()
