@@ -33,10 +33,11 @@ def environment() -> dict[str, str]:
 
 
 class Server:
-    """`neptune-api serve` over a folder, as a process of its own; a `with` block starts and stops it."""
+    """`neptune-api serve` over a folder, or the store at a URL; a process of its own, which a `with` block runs."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, store: str | None = None) -> None:
         self.folder = folder
+        self._place = ["--data", str(folder)] if store is None else ["--store", store]
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self.api_token = self.grpc_target = self.http_url = self.workspace = ""
@@ -45,7 +46,7 @@ class Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         ready = self.folder.with_name(f"{self.folder.name}.ready.json")
         self._log = tempfile.TemporaryFile()  # lives as long as the process
-        command = [sys.executable, "-m", "neptune_api", "serve", "--data", self.folder, "--ready-file", ready]
+        command = [sys.executable, "-m", "neptune_api", "serve", *self._place, "--ready-file", ready]
         self._process = subprocess.Popen(
             [*map(str, command), "--log-level", "warning", *self._arguments],
             stdin=subprocess.DEVNULL,

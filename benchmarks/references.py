@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.clients.reading import QUERY
 from tests.environments import Environment, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from typing_extensions import Self
 
@@ -56,7 +57,7 @@ class Peer:
 
     @classmethod
     @contextmanager
-    def beside(cls, bench: Bench, *arguments: str) -> Iterator[Self | None]:
+    def beside(cls, bench: Bench, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Self | None]:
         """Install the package if need be and run its script; None, and a note, when it cannot be or is not wanted."""
         if not bench.peers:
             bench.note(f"{cls.name} was not measured: the run was without other products.")
@@ -65,13 +66,13 @@ class Peer:
         package = cls.requirement.partition("==")[0]
         bench.say(f"preparing {cls.requirement} (installed once, up to two minutes)")
         try:
-            python = Environment(package, (cls.requirement,), package=False).python()
+            python = cls.environment().python()
         except (SetupError, OSError) as error:
             bench.note(f"{cls.name} was not measured: it could not be installed ({_last_line(error)}).")
             yield None
             return
         folder = bench.folder / package
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         with (
             (bench.folder / f"{package}.log").open("w+") as log,
@@ -82,7 +83,7 @@ class Peer:
                 stderr=log,
                 text=True,
                 cwd=folder,
-                env={**environment, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"},
+                env={**environment, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", **(environ or {})},
             ) as process,
         ):
             peer = cls(process)
@@ -92,6 +93,11 @@ class Peer:
                 log.seek(0)
                 bench.note(f"{cls.name} was not measured: it does not start ({_last_line(log.read())}).")
                 yield None
+
+    @classmethod
+    def environment(cls) -> Environment:
+        """Return where the package is."""
+        return Environment(cls.requirement.partition("==")[0], (cls.requirement,), package=False)
 
     def _is_ready(self) -> bool:
         return self._answers.readline() == "ready\n"
@@ -125,6 +131,23 @@ class NeptuneApi(Peer):
     def calls(self, count: int, *, in_flight: int = 0) -> float:
         """Make calls, one after the other or with asyncio and so many in flight; return how many a second."""
         return count / self.ask(calls=count, in_flight=in_flight)
+
+
+class NeptuneQuery(Peer):
+    """The released client neptune-query, which asks our server over HTTP."""
+
+    name = "neptune-query 1.14.1"
+    requirement = "neptune-query==1.14.1"
+    script = "neptune_query_peer.py"
+
+    @classmethod
+    def environment(cls) -> Environment:
+        """Return where the package is: where the tests have it."""
+        return QUERY
+
+    def call(self, expression: str, *, size: int) -> float:
+        """Evaluate an expression whose value has a size; return how many seconds it took."""
+        return self.ask(expression=expression, size=size)
 
 
 def _last_line(text: object) -> str:

@@ -1,29 +1,34 @@
-"""Questions to a project of a hundred thousand runs, and to a run of a hundred thousand attributes."""
+"""Questions to large projects, by our stubs and by neptune-query, over both stores."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from benchmarks.processes import Server
+from benchmarks import generated_project
+from benchmarks.generated_project import float_of, many_attributes, many_runs, many_series, text_of
+from benchmarks.processes import cpu_seconds, peak_bytes, reset_peak
+from benchmarks.references import NeptuneQuery
 from benchmarks.report import Budget, Reference, Row
 from benchmarks.rounds import interleave
-from benchmarks.workload import EPOCH, PROJECT, Writer, batches, values, wait_until_idle
+from benchmarks.stores import stores
+from benchmarks.workload import PROJECT, Writer, batches, values, wait_until_idle
 from neptune_api.models import (
     AttributeDefinitionsQuery,
     AttributeNameFilter,
     AttributePathFilter,
     AttributeType,
+    AttributeTypeFilter,
     AttributeValuesQuery,
     BucketExpression,
     BucketView,
     BucketXAxis,
-    CreateRun,
     GetTimeseriesBucketsRequest,
     LeaderboardSearch,
     NextPage,
@@ -31,7 +36,6 @@ from neptune_api.models import (
     Pagination,
     QueryAttributeDefinitionsRequest,
     QueryAttributeValuesRequest,
-    RunOperation,
     SearchLeaderboardEntriesRequest,
     SortField,
     Sorting,
@@ -47,236 +51,336 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from benchmarks.generated_project import Shape
+    from benchmarks.processes import Server
     from benchmarks.rounds import Bench
+    from benchmarks.stores import MeasuredStore
 
 _RUNS: Final = 100_000
-_ATTRIBUTES: Final = 100_000
-_ATTRIBUTES_AT_ONCE: Final = 10_000
+_FEWER: Final = 10
+"""What is measured at full size is compared with a tenth of it."""
+_MOST_GROWTH: Final = 12.5
+"""n log n, from 10,000 to 100,000."""
 _PAGE: Final = 10_000
-_CONFIGS: Final = 20
-_SERIES: Final = 5
 _ROUNDS: Final = 7
 _PLAIN: Final = "sqlite3, a table of these columns only"
+_TENTH: Final = "a tenth of them"
 _REGEX: Final = "[0-4][13579]$"  # a quarter of the names
 _SEARCH: Final = "SELECT id, score FROM runs WHERE rate > 0.5 AND name REGEXP ? ORDER BY score DESC LIMIT ?"
 _BUCKETS: Final = 1_000
 _BUCKET_SERIES: Final = 100
 _BUCKET_POINTS: Final = 10_000
+_POINTS: Final = 1_000_000
 _NUMPY: Final = "numpy on arrays in memory"
+_MEMORY: Final = Budget(600e6, at_most=True)
+_SORT: Final = "config/float_1"
+_LEAST_CPU: Final = 0.001  # it is counted in hundredths of a second
 
 
 def measure(bench: Bench) -> Iterator[Row]:
     """Measure the rows."""
-    runs, attributes = bench.size(_RUNS, least=20), bench.size(_ATTRIBUTES, least=20)
-    with (
-        Server(bench.folder / "data") as server,
-        server.channel() as channel,
-        closing(sqlite3.connect(bench.folder / "plain.db")) as plain,
-    ):
-        plain.create_function("regexp", 2, lambda pattern, text: bool(re.search(pattern, text)), deterministic=True)
-        writer = Writer(channel, server.workspace)
-        bench.say(f"writing {runs:,} runs of {_CONFIGS} configurations and {_SERIES} series")
-        writer.wait(writer.ingest.SubmitStream(_project(writer.project, runs)).request_id)
-        bench.say(f"writing a run of {attributes:,} attributes")
-        wide = Writer(channel, server.workspace)
-        wide.project = f"{server.workspace}/{PROJECT}-wide"
-        wide.submit(wide.create_run(), _attributes(attributes))
-        wait_until_idle(bench, server.pid)
-        yield from _searches(bench, channel, plain, writer.project, runs)
-        yield _definitions(bench, channel, plain, wide.project, attributes)
-        yield _values(bench, channel, plain, writer.project, runs)
-        yield _buckets(bench, channel, server.workspace)
+    for store in stores(bench):
+        shapes = (
+            many_runs(bench.size(_RUNS, least=40)),
+            many_runs(bench.size(_RUNS // _FEWER, least=20), project="fewer-runs"),
+            many_attributes(bench.size(_RUNS, least=20)),
+            many_series(bench.size(1_000, least=20), bench.size(1_000, least=20)),
+        )
+        with store.database() as database:
+            for shape in shapes:
+                bench.say(f"{store.name}: generating {shape.project}")
+                generated_project.generate(database, shape)
+        with store.server() as server, server.channel() as channel:
+            wait_until_idle(bench, server.pid)
+            yield from Queries(bench, store, server, channel).rows(*shapes)
 
 
-def _rate(run: int) -> float:
-    return (run * 7919 % 1000) / 1000
+class Queries:
+    """The rows of one store."""
 
+    def __init__(self, bench: Bench, store: MeasuredStore, server: Server, channel: grpc.Channel) -> None:
+        self._bench = bench
+        self._store = store
+        self._server = server
+        self._channel = channel
+        self._attributes = AttributesServiceStub(channel)
+        self._workspace = server.workspace
+        self._peak = 0
 
-def _score(run: int) -> float:
-    return (run * 104729 % 99991) / 99991
+    def rows(self, runs: Shape, fewer: Shape, attributes: Shape, series: Shape) -> Iterator[Row]:
+        """Measure them."""
+        with closing(sqlite3.connect(":memory:")) as plain:
+            plain.create_function("regexp", 2, lambda pattern, text: bool(re.search(pattern, text)), deterministic=True)
+            yield from self._searches(plain, runs, fewer)
+            yield from self._definitions(plain, attributes, series)
+            yield from self._values(plain, runs, series)
+        yield from self._buckets()
+        what = "Memory of the server, at most, in the rows above"
+        yield Row(self._name("memory"), self._what(what), "B", (float(self._peak),), _MEMORY)
+        yield from self._released(runs)
 
+    def _searches(self, plain: sqlite3.Connection, shape: Shape, fewer: Shape) -> Iterator[Row]:
+        plain.execute("CREATE TABLE runs (id INTEGER PRIMARY KEY, rate REAL, name TEXT, score REAL)")
+        plain.executemany(
+            "INSERT INTO runs VALUES (?, ?, ?, ?)",
+            ((run, float_of(run, 0), text_of(run, 0), float_of(run, 1)) for run in range(1, shape.runs + 1)),
+        )
+        stub = LeaderboardServiceStub(self._channel)
+        for limit, seconds in ((100, 0.05), (_PAGE, 0.4)):
+            request = self._search(shape, _REGEX, limit)
 
-def _project(project: str, runs: int) -> Iterator[RunOperation]:
-    for run in range(runs):
-        name = f"run-{run:06}"
-        create = CreateRun(experiment_id=name)
-        yield RunOperation(project=project, run_id=name, create_missing_project=True, create=create)
-        operation = RunOperation(project=project, run_id=name)
-        update = operation.update_batch.snapshots.add()
-        update.step.whole = 0
-        update.timestamp.seconds = EPOCH
-        update.assign["config/rate"].float64 = _rate(run)
-        update.assign["config/score"].float64 = _score(run)
-        update.assign["config/name"].string = name
-        for index in range(_CONFIGS - 3):
-            update.assign[f"config/{index:02}"].int64 = run + index
-        for index in range(_SERIES):
-            update.append[f"metrics/{index}"].float64 = _score(run) + index
-        yield operation
+            def ours(request: SearchLeaderboardEntriesRequest = request) -> Any:
+                return stub.SearchLeaderboardEntries(request)
 
+            def beside(limit: int = limit) -> Any:
+                return plain.execute(_SEARCH, (_REGEX, limit)).fetchall()
 
-def _attributes(count: int) -> Iterator[RunOperation]:
-    for first in range(0, count, _ATTRIBUTES_AT_ONCE):
-        operation = RunOperation()
-        update = operation.update_batch.snapshots.add()
-        for index in range(first, min(first + _ATTRIBUTES_AT_ONCE, count)):
-            update.assign[_name(index)].int64 = index
-        yield operation
+            found = ours()
+            scores = [
+                attribute.float_properties.value
+                for entry in found.entries
+                for attribute in entry.attributes
+                if attribute.name == _SORT
+            ]
+            if scores != [score for _, score in beside()]:
+                raise RuntimeError("the search does not find what it should")
+            what = (
+                f"SearchLeaderboardEntries, {shape.runs:,} runs: a number AND a regular expression "
+                f"({found.matching_item_count:,} match), sorted by a float, page of {limit:,}"
+            )
+            yield self._timed(f"search-{limit}", what, ours, Budget(seconds, at_most=True), {_PLAIN: beside})
+        # What has been asked before is remembered until something is written.
+        writer = Writer(self._channel, self._workspace)
+        numbers = count()
 
+        def new_search(shape: Shape) -> Callable[[], float]:
+            def search() -> float:
+                writer.create_run()
+                request = self._search(shape, f"[0-4][13579]$|x{next(numbers)}", 100)
+                return _seconds(lambda: stub.SearchLeaderboardEntries(request))
 
-def _name(index: int) -> str:
-    return f"group-{index % 97:02}/attribute-{index:06}"
+            return search
 
+        what = f"the same, page of 100, the first time after a write, {shape.runs:,} runs"
+        yield self._timed("search-first", what, new_search(shape), None, {_TENTH: new_search(fewer)}, is_clocked=True)
+        small, large = self._search(fewer, _REGEX, 100), self._search(shape, _REGEX, 100)
+        yield self._timed(
+            "search-growth",
+            f"the same, page of 100, again and again, {shape.runs:,} runs",
+            lambda: stub.SearchLeaderboardEntries(large),
+            Budget(_MOST_GROWTH, at_most=True, ratio_to=_TENTH),
+            {_TENTH: lambda: stub.SearchLeaderboardEntries(small)},
+        )
 
-def _searches(bench: Bench, channel: grpc.Channel, plain: sqlite3.Connection, project: str, runs: int) -> Iterator[Row]:
-    plain.execute("CREATE TABLE runs (id INTEGER PRIMARY KEY, rate REAL, name TEXT, score REAL)")
-    plain.executemany(
-        "INSERT INTO runs VALUES (?, ?, ?, ?)", ((run, _rate(run), f"run-{run:06}", _score(run)) for run in range(runs))
-    )
-    stub = LeaderboardServiceStub(channel)
-    for limit, seconds in ((100, 0.05), (10_000, 0.4)):
-        request = SearchLeaderboardEntriesRequest(
-            project_identifier=project,
+    def _search(self, shape: Shape, regex: str, limit: int) -> SearchLeaderboardEntriesRequest:
+        query = f'(`config/float_0`:float > 0.5) AND (`config/text_0`:string MATCHES "{regex}")'
+        return SearchLeaderboardEntriesRequest(
+            project_identifier=f"{self._workspace}/{shape.project}",
             type=["run"],
             params=LeaderboardSearch(
-                query=NqlQuery(query=f'(`config/rate`:float > 0.5) AND (`config/name`:string MATCHES "{_REGEX}")'),
-                attribute_filters=[AttributePathFilter(path="sys/id"), AttributePathFilter(path="config/score")],
+                query=NqlQuery(query=query),
+                attribute_filters=[AttributePathFilter(path="sys/id"), AttributePathFilter(path=_SORT)],
                 pagination=Pagination(limit=limit, offset=0),
-                sorting=Sorting(
-                    sort_by=SortField(name="config/score", type=AttributeType.ATTRIBUTE_TYPE_FLOAT),
-                ),
+                sorting=Sorting(sort_by=SortField(name=_SORT, type=AttributeType.ATTRIBUTE_TYPE_FLOAT)),
             ),
         )
 
-        def ours(request: SearchLeaderboardEntriesRequest = request) -> Any:
-            return stub.SearchLeaderboardEntries(request)
+    def _definitions(self, plain: sqlite3.Connection, shape: Shape, series: Shape) -> Iterator[Row]:
+        plain.execute("CREATE TABLE names (name TEXT PRIMARY KEY)")
+        plain.executemany("INSERT INTO names VALUES (?)", ((name,) for name in shape.attribute_names))
+        rare = f"{shape.attributes // 2:06}$"
+        for name, what, names in (
+            ("frequent", "an expression for a quarter of the names", AttributeNameFilter(must_match_regexes=[_REGEX])),
+            ("rare", "an expression for one name", AttributeNameFilter(must_match_regexes=[rare])),
+            ("not", "an expression for none of all names", AttributeNameFilter(must_not_match_regexes=["[a-z]"])),
+        ):
+            request = self._definitions_request(shape, names)
 
-        def beside(limit: int = limit) -> Any:
-            return plain.execute(_SEARCH, (_REGEX, limit)).fetchall()
+            def ours(request: QueryAttributeDefinitionsRequest = request) -> Any:
+                return self._attributes.QueryAttributeDefinitions(request)
 
-        found, expected = ours(), beside()
-        scores = [
-            attribute.float_properties.value
-            for entry in found.entries
-            for attribute in entry.attributes
-            if attribute.name == "config/score"
-        ]
-        if scores != [score for _, score in expected]:
-            raise RuntimeError("the search does not find what it should")
-        what = (
-            f"SearchLeaderboardEntries, {runs:,} runs: a number AND a regular expression "
-            f"({found.matching_item_count:,} match), sorted by a float, page of {limit:,}"
+            def beside(names: AttributeNameFilter = names) -> Any:
+                if names.must_match_regexes:
+                    select = "SELECT name FROM names WHERE name REGEXP ? ORDER BY name LIMIT ?"
+                    return plain.execute(select, (names.must_match_regexes[0], _PAGE)).fetchall()
+                select = "SELECT name FROM names WHERE NOT name REGEXP ? ORDER BY name LIMIT ?"
+                return plain.execute(select, (names.must_not_match_regexes[0], _PAGE)).fetchall()
+
+            found = [entry.name for entry in ours().entries if entry.name.startswith("group-")]
+            if found != [name for (name,) in beside()][: len(found)] or (not found and name != "not"):
+                raise RuntimeError("the definitions are not those that were written")
+            text = f"QueryAttributeDefinitions, {shape.attributes:,} names, {what}, page of {_PAGE:,}"
+            yield self._timed(f"definitions-{name}", text, ours, Budget(0.15, at_most=True), {_PLAIN: beside})
+        request = self._definitions_request(series, AttributeNameFilter(must_match_regexes=["[02468]$"]))
+        what = f"QueryAttributeDefinitions, {series.runs:,} runs x the same {series.series:,} names, half of them"
+        yield self._timed(
+            "definitions-runs",
+            what,
+            lambda: self._attributes.QueryAttributeDefinitions(request),
+            Budget(0.15, at_most=True),
         )
-        yield _timed(bench, f"search-{limit}", what, seconds, ours, _PLAIN, beside)
 
-
-def _definitions(bench: Bench, channel: grpc.Channel, plain: sqlite3.Connection, project: str, count: int) -> Row:
-    plain.execute("CREATE TABLE names (name TEXT PRIMARY KEY)")
-    plain.executemany("INSERT INTO names VALUES (?)", ((_name(index),) for index in range(count)))
-    stub = AttributesServiceStub(channel)
-    request = QueryAttributeDefinitionsRequest(
-        query=AttributeDefinitionsQuery(
-            project_identifiers=[project],
-            attribute_name_filter=AttributeNameFilter(must_match_regexes=[_REGEX]),
+    def _definitions_request(self, shape: Shape, names: AttributeNameFilter) -> QueryAttributeDefinitionsRequest:
+        query = AttributeDefinitionsQuery(
+            project_identifiers=[f"{self._workspace}/{shape.project}"],
+            attribute_name_filter=names,
             next_page=NextPage(limit=_PAGE),
         )
-    )
-    select = "SELECT name FROM names WHERE name REGEXP ? ORDER BY name LIMIT ?"
+        return QueryAttributeDefinitionsRequest(query=query)
 
-    def ours() -> Any:
-        return stub.QueryAttributeDefinitions(request)
+    def _values(self, plain: sqlite3.Connection, shape: Shape, series: Shape) -> Iterator[Row]:
+        names = ["config/float_0", "config/float_1", "config/int_0", "config/int_1", "config/text_0"]
+        cells = min(_PAGE, len(names) * shape.runs)
+        plain.execute("CREATE TABLE cells (run INTEGER, name TEXT, value, PRIMARY KEY (run, name))")
+        plain.executemany(
+            "INSERT INTO cells VALUES (?, ?, ?)", ((run, name, run) for run in range(cells) for name in names)
+        )
+        configs = AttributeValuesQuery(attribute_names_filter=StringList(values=names), next_page=NextPage(limit=_PAGE))
+        summaries = AttributeValuesQuery(
+            attribute_filter=[AttributeTypeFilter(attribute_type=AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES)],
+            next_page=NextPage(limit=_PAGE),
+        )
 
-    def beside() -> Any:
-        return plain.execute(select, (_REGEX, _PAGE)).fetchall()
+        def beside() -> Any:
+            return plain.execute("SELECT * FROM cells ORDER BY run, name LIMIT ?", (_PAGE,)).fetchall()
 
-    names = [entry.name for entry in ours().entries if entry.name.startswith("group-")]
-    if names != [name for (name,) in beside()][: len(names)] or not names:
-        raise RuntimeError("the definitions are not those that were written")
-    what = f"QueryAttributeDefinitions, {count:,} names, a regular expression, page of {_PAGE:,}"
-    return _timed(bench, "definitions", what, 0.15, ours, _PLAIN, beside)
-
-
-def _values(bench: Bench, channel: grpc.Channel, plain: sqlite3.Connection, project: str, runs: int) -> Row:
-    names = ["config/name", "config/rate", "config/score", "config/00", "config/01"]
-    cells = min(_PAGE, len(names) * runs)
-    plain.execute("CREATE TABLE cells (run INTEGER, name TEXT, value, PRIMARY KEY (run, name))")
-    plain.executemany("INSERT INTO cells VALUES (?, ?, ?)", ((run, name, run) for run in range(runs) for name in names))
-    stub = AttributesServiceStub(channel)
-    request = QueryAttributeValuesRequest(
-        project_identifier=project,
-        query=AttributeValuesQuery(attribute_names_filter=StringList(values=names), next_page=NextPage(limit=_PAGE)),
-    )
-
-    def ours() -> Any:
-        return stub.QueryAttributeValues(request)
-
-    def beside() -> Any:
-        return plain.execute("SELECT * FROM cells ORDER BY run, name LIMIT ?", (_PAGE,)).fetchall()
-
-    if sum(len(entry.attributes) for entry in ours().entries) != cells:
-        raise RuntimeError("the page is not full")
-    what = f"QueryAttributeValues, {len(names)} attributes of {cells // len(names):,} runs, {cells:,} cells"
-    return _timed(bench, "values", what, 0.1, ours, _PLAIN, beside)
-
-
-def _buckets(bench: Bench, channel: grpc.Channel, workspace: str) -> Row:
-    count = bench.size(_BUCKET_POINTS, least=20)
-    names = [f"metrics/{index:03}" for index in range(_BUCKET_SERIES)]
-    writer = Writer(channel, workspace)
-    run_id = writer.create_run()
-    writer.append(run_id, batches(names, count))
-    stub = SeriesServiceStub(channel)
-    request = GetTimeseriesBucketsRequest(
-        expressions=[
-            BucketExpression(
-                request_id=name, run_id=f"CUSTOM/{writer.project}/{run_id}", custom_y_formula=f"${{{name}}}"
+        for name, what, project, query, expected in (
+            ("values", f"{len(names)} configs of each run", shape, configs, cells),
+            ("summaries", "summaries of float series", series, summaries, min(_PAGE, series.runs * series.series)),
+        ):
+            request = QueryAttributeValuesRequest(
+                project_identifier=f"{self._workspace}/{project.project}", query=query
             )
-            for name in names
-        ],
-        view=BucketView(max_buckets=_BUCKETS, lower=0, upper=count - 1, x_axis=BucketXAxis(steps=XSteps())),
-    )
-    arrays = np.tile(values(count), (_BUCKET_SERIES, 1))
-    starts = np.unique(np.linspace(0, count - 1, min(_BUCKETS, count)).astype(np.int64))
 
-    def ours() -> Any:
-        return stub.GetTimeseriesBuckets(request)
+            def ours(request: QueryAttributeValuesRequest = request) -> Any:
+                return self._attributes.QueryAttributeValues(request)
 
-    def beside() -> Any:
-        return [
-            (np.minimum.reduceat(array, starts), np.maximum.reduceat(array, starts), np.add.reduceat(array, starts))
-            for array in arrays
-        ]
+            if sum(len(entry.attributes) for entry in ours().entries) != expected:
+                raise RuntimeError("the page is not full")
+            text = f"QueryAttributeValues, {expected:,} cells: {what}"
+            yield self._timed(name, text, ours, Budget(0.1, at_most=True), {_PLAIN: beside})
 
-    if sum(bucket.finite_point_count for bucket in ours().entries[0].bucket) != count:
-        raise RuntimeError("the buckets do not hold every point")
-    what = f"GetTimeseriesBuckets, {_BUCKET_SERIES} series x {count:,} points, {_BUCKETS:,} buckets"
-    return _timed(bench, "buckets", what, 0.15, ours, _NUMPY, beside)
+    def _buckets(self) -> Iterator[Row]:
+        points = self._bench.size(_BUCKET_POINTS, least=20)
+        names = [f"metrics/{index:03}" for index in range(_BUCKET_SERIES)]
+        writer = Writer(self._channel, self._workspace)
+        run_id = writer.create_run()
+        writer.append(run_id, batches(names, points))
+        stub = SeriesServiceStub(self._channel)
+
+        def request(last: int) -> GetTimeseriesBucketsRequest:
+            holder = f"CUSTOM/{writer.project}/{run_id}"
+            return GetTimeseriesBucketsRequest(
+                expressions=[
+                    BucketExpression(request_id=name, run_id=holder, custom_y_formula=f"${{{name}}}") for name in names
+                ],
+                view=BucketView(max_buckets=_BUCKETS, lower=0, upper=last, x_axis=BucketXAxis(steps=XSteps())),
+            )
+
+        arrays = np.tile(values(points), (_BUCKET_SERIES, 1))
+        starts = np.unique(np.linspace(0, points - 1, min(_BUCKETS, points)).astype(np.int64))
+
+        def beside() -> Any:
+            return [
+                (np.minimum.reduceat(array, starts), np.maximum.reduceat(array, starts), np.add.reduceat(array, starts))
+                for array in arrays
+            ]
+
+        whole, tenth = request(points - 1), request(points // _FEWER - 1)
+        if sum(bucket.finite_point_count for bucket in stub.GetTimeseriesBuckets(whole).entries[0].bucket) != points:
+            raise RuntimeError("the buckets do not hold every point")
+        what = f"GetTimeseriesBuckets, {_BUCKET_SERIES} series x {points:,} points, {_BUCKETS:,} buckets"
+        yield self._timed(
+            "buckets",
+            what,
+            lambda: stub.GetTimeseriesBuckets(whole),
+            Budget(0.15, at_most=True),
+            {_NUMPY: beside, _TENTH: lambda: stub.GetTimeseriesBuckets(tenth)},
+        )
+
+    def _released(self, shape: Shape) -> Iterator[Row]:
+        """Measure what neptune-query does."""
+        points = self._bench.size(_POINTS, least=20)
+        writer = Writer(self._channel, self._workspace)
+        run_id = writer.create_run()
+        writer.append(run_id, batches(["metrics/long"], points))
+        wait_until_idle(self._bench, self._server.pid)
+        environ = {
+            "NEPTUNE_API_TOKEN": self._server.api_token,
+            "NEPTUNE_PROJECT": f"{self._workspace}/{shape.project}",
+            "NEPTUNE_DISABLE_COLORS": "1",
+        }
+        with NeptuneQuery.beside(self._bench, environ=environ) as client:
+            if client is None:
+                return
+            for name, what, expression in (
+                ("list-runs", "runs.list_runs()", "runs.list_runs()"),
+                ("list-experiments", "list_experiments()", "neptune_query.list_experiments()"),
+                (
+                    "runs-table",
+                    "runs.fetch_runs_table() of one config",
+                    "runs.fetch_runs_table(attributes=['config/float_0'])",
+                ),
+            ):
+
+                def listing(expression: str = expression) -> float:
+                    return client.call(expression, size=shape.runs)
+
+                text = f"{client.name}, {what}, {shape.runs:,} runs"
+                yield self._timed(name, text, listing, Budget(3, at_most=True), is_clocked=True, rounds=3)
+            expression = (
+                f"runs.fetch_metrics(project='{self._workspace}/{PROJECT}', runs=['{run_id}'], "
+                "attributes=['metrics/long'])"
+            )
+            used: list[float] = []
+
+            def fetching() -> float:
+                before = cpu_seconds(self._server.pid)
+                seconds = client.call(expression, size=points)
+                used.append(max(cpu_seconds(self._server.pid) - before, _LEAST_CPU))
+                return seconds
+
+            what = f"{client.name}, runs.fetch_metrics(), {points:,} points of one series"
+            yield self._timed("fetch-metrics", what, fetching, Budget(2, at_most=True), is_clocked=True, rounds=5)
+            what = "CPU of the server for that"
+            yield Row(self._name("fetch-metrics-cpu"), self._what(what), "s", tuple(used), Budget(0.3, at_most=True))
+        what = "Memory of the server, at most, while neptune-query asks"
+        yield Row(self._name("memory-released"), self._what(what), "B", (float(self._peak),), _MEMORY)
+
+    def _timed(
+        self,
+        name: str,
+        what: str,
+        ours: Callable[[], Any],
+        budget: Budget | None = None,
+        beside: dict[str, Callable[[], Any]] | None = None,
+        *,
+        is_clocked: bool = False,
+        rounds: int = _ROUNDS,
+    ) -> Row:
+        """Return the row of calls, which give the seconds themselves when they are clocked."""
+        self._bench.say(self._what(what))
+        cases = {"ours": ours, **(beside or {})}
+        clocked = cases if is_clocked else {key: lambda call=call: _seconds(call) for key, call in cases.items()}
+        with self._peak_counted():
+            figures = interleave(self._bench, rounds, clocked)
+        references = tuple(Reference(key, figures[key]) for key in beside or {})
+        return Row(self._name(name), self._what(what), "s", figures["ours"], budget, references)
+
+    @contextmanager
+    def _peak_counted(self) -> Iterator[None]:
+        reset_peak(self._server.pid)
+        yield
+        self._peak = max(self._peak, peak_bytes(self._server.pid))
+
+    def _name(self, name: str) -> str:
+        return f"{name}-{self._store.name.lower()}"
+
+    def _what(self, what: str) -> str:
+        return f"{self._store.name}: {what}"
 
 
-def _timed(
-    bench: Bench,
-    name: str,
-    what: str,
-    seconds: float,
-    ours: Callable[[], Any],
-    reference: str,
-    beside: Callable[[], Any],
-) -> Row:
-    def clocked(call: Callable[[], Any]) -> Callable[[], float]:
-        def run() -> float:
-            started = time.perf_counter()
-            call()
-            return time.perf_counter() - started
-
-        return run
-
-    bench.say(what)
-    figures = interleave(bench, _ROUNDS, {"ours": clocked(ours), reference: clocked(beside)})
-    return Row(
-        name=name,
-        what=what,
-        unit="s",
-        figures=figures["ours"],
-        budget=Budget(seconds, at_most=True),
-        references=(Reference(reference, figures[reference]),),
-    )
+def _seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
