@@ -24,10 +24,11 @@ FAMILIES: Final = (
     "http_calls",
     "doors",
     "queries",
+    "readers",
 )
 """Names of the modules, in the order of the table."""
 
-LONG: Final = frozenset({"queries"})
+LONG: Final = frozenset({"queries", "readers"})
 """Those that are measured only when they are asked for."""
 
 

@@ -58,6 +58,11 @@ class Load(ABC):
     def _write(self, first_step: int, steps: int) -> float: ...
 
     @property
+    def run(self) -> str:
+        """The run: `workspace/project/run id`."""
+        return f"{self._writer.project}/{self._run_id}"
+
+    @property
     def points(self) -> int:
         """How many were written."""
         return self._steps * len(self._names)
