@@ -53,10 +53,17 @@ class GrpcDoor:
     """
 
     def __init__(
-        self, address: str, *, credentials: grpc.ServerCredentials | None = None, max_streams: int = limits.MAX_STREAMS
+        self,
+        address: str,
+        queries: ThreadPoolExecutor,
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        max_streams: int = limits.MAX_STREAMS,
     ) -> None:
+        """Bind it. `queries` are the threads that answer queries, which whoever made them ends."""
         forks.start()
         self._calls = ThreadPoolExecutor(CALL_THREADS, "neptune-api-call")
+        self._queries = queries
         self._streams = ThreadPoolExecutor(max_streams + _REFUSING_THREADS, "neptune-api-stream")
         self._max_streams = max_streams
         self._open_streams = threading.Semaphore(max_streams)
@@ -90,6 +97,8 @@ class GrpcDoor:
             behaviour = self._limited_stream(_aborting_stream(guarded))
         elif handler.request_streaming:
             behaviour = self._limited_call(_aborting(guarded))
+        elif handler.is_query:
+            behaviour = _on_threads(self._queries, _aborting(guarded))
         else:
             behaviour = _aborting(guarded)
         return _FACTORIES[handler.request_streaming, handler.response_streaming](behaviour)
@@ -103,7 +112,7 @@ class GrpcDoor:
             finally:
                 self._open_streams.release()
 
-        return self._on_stream_threads(call)
+        return _on_threads(self._streams, call)
 
     def _limited_stream(self, behaviour: Behaviour) -> Behaviour:
         def call(payload: Any, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -114,12 +123,7 @@ class GrpcDoor:
             finally:
                 self._open_streams.release()
 
-        return self._on_stream_threads(call)
-
-    def _on_stream_threads(self, behaviour: Behaviour) -> Behaviour:
-        # gRPC looks for a behaviour's own threads under this name; without it streams would share those of calls.
-        behaviour.experimental_thread_pool = self._streams  # type: ignore[attr-defined] # functions take attributes
-        return behaviour
+        return _on_threads(self._streams, call)
 
     def _serve_health(self, services: list[str]) -> None:
         for name in ("", *services, health.SERVICE_NAME, reflection.SERVICE_NAME):
@@ -157,6 +161,12 @@ _FACTORIES: Final[dict[tuple[bool, bool], Callable[[Any], grpc.RpcMethodHandler[
     (True, False): grpc.stream_unary_rpc_method_handler,
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
+
+
+def _on_threads(pool: ThreadPoolExecutor, behaviour: Behaviour) -> Behaviour:
+    # gRPC looks for a behaviour's own threads under this name; without it all would share those of calls.
+    behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined] # functions take attributes
+    return behaviour
 
 
 def _aborting(guarded: Behaviour) -> Behaviour:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import grpc
-from google.protobuf import descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from neptune_api.credentials import redact
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     Encode: TypeAlias = Callable[[Any], Any]
 
 _LOGGER: Final = logging.getLogger("neptune_api.server")
+# Services whose reading calls may look through everything that is stored.
+_SEARCHING: Final = frozenset({"AttributesService", "LeaderboardService", "SeriesService"})
 # After a fault of the database, such as a lost connection.
 _RETRY_SECONDS: Final = 1.0
 
@@ -103,6 +105,14 @@ class Handler:
     def reads_bytes(self) -> bool:
         """Tell whether the servicer reads its requests itself, from their binary encoding."""
         return self.answering().read is not None
+
+    @property
+    def is_query(self) -> bool:
+        """Tell whether the RPC has one answer that may take long to compute: few such calls run at a time."""
+        if self.response_streaming or self.method.containing_service.name not in _SEARCHING:
+            return False
+        level = self.method.GetOptions().idempotency_level
+        return bool(level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS)
 
     def parse(self, data: bytes) -> Any:
         """Return what the servicer gets for a request in its binary encoding.

@@ -23,6 +23,8 @@ from neptune_api.server.grpc_door import GrpcDoor
 from neptune_api.server.handlers import collect_handlers
 from neptune_api.server.http_door import HttpDoor
 from neptune_api.server.identity import Addresses, Identity, Secrets
+from neptune_api.server.pools import end_pools
+from neptune_api.server.query_threads import QueryThreads
 from neptune_api.server.servicers import servicers_of
 from neptune_api.server.store.database import Database, is_url
 from neptune_api.server.store.directory import Directory, ensure_owner
@@ -57,6 +59,9 @@ GRACE_SECONDS: Final = 0.3
 """How long calls under way may go on when the server stops; what else stopping takes stays below 2 s with it."""
 
 _LOGGER: Final = logging.getLogger("neptune_api.server")
+
+# How long a stopping server waits for queries that nobody waits for any more.
+_QUERY_SECONDS: Final = 0.2
 
 
 class ServerError(Exception):
@@ -146,6 +151,7 @@ class Server:
         with ExitStack() as undo:
             self._database = Database(_location(data, store), durable=durable)
             undo.callback(self._database.close)
+            self._queries = QueryThreads(lambda: self._database.is_busy)
             settings = Settings(self._database)
             self._grpc_socket = undo.enter_context(self._reserve("grpc_port", grpc_port, settings))
             self._http_socket = undo.enter_context(self._reserve("http_port", http_port, settings))
@@ -212,7 +218,7 @@ class Server:
         self._grpc_socket.close()
         address = ports.join(self._host, self._grpc_port)
         try:
-            self._door = GrpcDoor(address, credentials=self._credentials)
+            self._door = GrpcDoor(address, self._queries, credentials=self._credentials)
         except RuntimeError as error:
             raise ServerError(f"Cannot listen on {address}: another program took it just now.") from error
         self._door.start(self._handlers)
@@ -242,6 +248,7 @@ class Server:
                 http_stop = beside.submit(self._http_door.stop, grace)
                 finished = self._door is None or self._door.stop(grace)
                 finished = http_stop.result() and finished
+            finished = end_pools((self._queries,), time.monotonic() + _QUERY_SECONDS) and finished
             self._stored.close()
             if self._files is not None:
                 self._files.close()
@@ -267,6 +274,7 @@ class Server:
             return Gateway(
                 self._handlers,
                 self._identity.addresses,
+                self._queries,
                 clock=clock,
                 health=self._health,
                 files=None if self._files is None else self._files.door,

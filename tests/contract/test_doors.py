@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ class Ingest(ingest_service_pb2_grpc.IngestServiceServicer):
 @contextmanager
 def door(behave: Callable[[RunOperation], None] = lambda _: None, **options: Any) -> Iterator[GrpcDoor]:
     """A door with nothing behind it but `behave`."""
-    opened = GrpcDoor("127.0.0.1:0", **options)
+    opened = GrpcDoor("127.0.0.1:0", ThreadPoolExecutor(4), **options)
     opened.start(collect_handlers([Ingest(behave)], lambda _: CALLER))
     try:
         yield opened

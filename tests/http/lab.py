@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import message_factory
@@ -45,6 +46,7 @@ def serving(
     gateway = Gateway(
         handlers,
         Addresses(url, "127.0.0.1:1"),
+        ThreadPoolExecutor(4),
         clock=time.time,
         health=health,
         files=files,

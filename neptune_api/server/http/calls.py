@@ -67,8 +67,10 @@ class HttpContext:
 class Calls:
     """Runs RPCs for the door."""
 
-    def __init__(self, *, max_streams: int = limits.MAX_STREAMS) -> None:
+    def __init__(self, queries: ThreadPoolExecutor, *, max_streams: int = limits.MAX_STREAMS) -> None:
+        """Make the threads, but for `queries`, which whoever made them ends."""
         self._calls = ThreadPoolExecutor(CALL_THREADS, "neptune-api-http")
+        self._queries = queries
         self._streams = ThreadPoolExecutor(max_streams, "neptune-api-http-stream")
         self._max_streams = max_streams
         self._open_streams = 0
@@ -123,7 +125,7 @@ class Calls:
             lambda message: _encode(handler, rule, message, written),
         )
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._calls, call, payload, context)
+        future = loop.run_in_executor(self._queries if handler.is_query else self._calls, call, payload, context)
         body: bytes = await self._while_wanted(future, payload.request, context, handler)
         return body
 

@@ -24,6 +24,7 @@ from neptune_api.server.identity import DISCOVERY_PATH, TOKEN_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from concurrent.futures import ThreadPoolExecutor
 
     from neptune_api.server.handlers import Handler
     from neptune_api.server.http.exchange import App, Receive, Scope, Send
@@ -38,14 +39,15 @@ _REFRESH: Final = "/neptune_api.v1.AuthService/RefreshToken"
 class Gateway:
     """Answers HTTP requests by guarded RPCs.
 
-    `clock` gives the time in seconds since 1970; `health` tells of each part of the server whether it works, and may
-    block; `files` answers below `files_prefix`.
+    `queries` are the threads that answer queries; `clock` gives the time in seconds since 1970; `health` tells of each
+    part of the server whether it works, and may block; `files` answers below `files_prefix`.
     """
 
     def __init__(
         self,
         handlers: Mapping[str, Handler],
         addresses: Addresses,
+        queries: ThreadPoolExecutor,
         *,
         clock: Callable[[], float],
         health: Health,
@@ -59,7 +61,7 @@ class Gateway:
         self._files = files
         self._files_prefix = files_prefix
         self._router = Router(rule for handler in handlers.values() for rule in rules_of(handler.method))
-        self._calls = Calls()
+        self._calls = Calls(queries)
         self._pages = Pages()
         self._special: Final[dict[str, dict[str, Special]]] = {
             "/healthz": {"GET": self._report_health},

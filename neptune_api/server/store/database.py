@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -54,6 +56,8 @@ __all__ = ["Database", "StoreError"]
 Event = Literal["accepted", "applied"]
 """What processes that share a database tell one another: operations were accepted, a batch of them was applied."""
 
+# Whoever writes a lot writes again within this time.
+_BUSY_SECONDS: Final = 0.1
 URL_SCHEMES: Final = ("postgresql://", "postgres://")
 """How a database's URL begins."""
 
@@ -74,6 +78,7 @@ class Database:
         self.durable: Final = durable
         self._counting = threading.Lock()
         self._begun = self._ended = 0
+        self._written_at = -math.inf
         self._engine = self.backend.engine
         try:
             with self.backend.writing(serial=True) as connection:
@@ -117,6 +122,7 @@ class Database:
         """
         with self._counting:
             self._begun += 1
+            self._written_at = time.monotonic()
         try:
             with self._translating(), self.backend.writing(serial=serial) as connection:
                 yield connection
@@ -129,6 +135,11 @@ class Database:
         """A number that every write changes; None while something is written, and for a shared database."""
         with self._counting:
             return self._begun if self._begun == self._ended and not self.is_shared else None
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether this process is writing, or was a moment ago."""
+        return self._begun != self._ended or time.monotonic() - self._written_at < _BUSY_SECONDS
 
     def announce(self, connection: sa.Connection, event: Event) -> None:
         """Tell every process that shares the database of an event, when the transaction is committed."""
