@@ -221,7 +221,7 @@ def test_tls(program: Program, tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named() -> None:
     language = Language("go", "Go", ("sh", "no-such-compiler", "/no/such/library"), "ask your package manager")
-    with pytest.raises(MissingError, match="^Go needs no-such-compiler, /no/such/library: ask your package manager$"):
+    with pytest.raises(MissingError, match=r"^Go needs no-such-compiler, /no/such/library: ask your package manager$"):
         language.build()
 
 
