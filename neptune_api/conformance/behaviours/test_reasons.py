@@ -142,14 +142,9 @@ def take_a_key(scene: Scene) -> None:
 
 
 def complete_an_upload(scene: Scene) -> None:
-    scene.connection.stub(StorageServiceStub).CompleteMultipartUpload(
-        CompleteMultipartUploadRequest(
-            project_identifier=scene.identifier,
-            path="a",
-            upload_id="none",
-            parts=[UploadedPart(part_number=1, etag="e")],
-        )
-    )
+    request = CompleteMultipartUploadRequest(project_identifier=scene.identifier, path="a", upload_id="none")
+    request.parts.add(part_number=1, etag="e")
+    scene.connection.stub(StorageServiceStub).CompleteMultipartUpload(request)
 
 
 def submit_too_much(scene: Scene) -> None:
