@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from neptune_api.conformance.people import Person, unique
@@ -11,11 +12,13 @@ from neptune_api.v1.roles_pb2 import WORKSPACE_ROLE_MEMBER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import grpc
     from typing_extensions import Self
 
+    from neptune_api.options import ChannelOptions
     from neptune_api.v1.roles_pb2 import WorkspaceRole
     from tests.postgres import PostgresServer
 
@@ -38,6 +41,12 @@ class OwnServer(LocalServer):
     """A server that makes as many people as tests want to meet."""
 
     witness = None
+
+    def options(self, options: ChannelOptions) -> ChannelOptions:
+        return options
+
+    def visit(self) -> AbstractContextManager[object]:
+        return nullcontext()
 
     def start(self) -> Self:
         super().start()

@@ -20,6 +20,8 @@ from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 
 import build_protos
+from neptune_api.conformance.field_tables import REQUESTS
+from neptune_api.conformance.fields import Ignored, find
 from neptune_api.server import LocalServer
 from neptune_api.v1.annotations_pb2 import HTTP_FORMAT_PROTOBUF, access, http_bodies, http_header, http_name
 
@@ -203,6 +205,25 @@ def test_everything_has_a_comment() -> None:
                 missing.append(f"{file.name}: {name}")
     assert not missing
     assert count > 500
+
+
+def test_comments_say_which_fields_are_ignored() -> None:
+    """What the suite demands no effect of is said to be ignored where users read about it, and vice versa."""
+    comments: dict[str, str] = {}
+    for file in ours():
+        texts = {tuple(at.path): at.leading_comments.lower() for at in file.source_code_info.location}
+        comments |= {f"{PACKAGE}.{name}": texts[at] for name, at in described_parts(file) if at in texts}
+    by_name = {name_of(method): method.input_type for method in methods()}
+    plans = [
+        (find(by_name[rpc], path).full_name, isinstance(plan, Ignored))
+        for rpc, requests in REQUESTS.items()
+        for request in requests
+        for path, plan in request.fields.items()
+    ]
+    ignored = {name for name, is_ignored in plans if is_ignored}
+    effective = {name for name, _ in plans} - ignored
+    assert not [name for name in ignored if "ignored" not in comments[name]]
+    assert not [name for name in effective if "ignored" in comments.get(name, "")]
 
 
 def test_path_package_and_python_path_are_one() -> None:

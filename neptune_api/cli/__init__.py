@@ -1,4 +1,4 @@
-"""The command line: `neptune-api serve`, `doctor`, `token`, `call` and `describe`.
+"""The command line: `neptune-api serve`, `doctor`, `call`, `describe`, `token` and `conformance`.
 
 Results go to stdout, sentences about what went wrong to stderr, never with a token in them. The exit code is 0, 1 when
 the server or a check said no, 2 when the command cannot run as it was given, 130 after Ctrl-C.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_COMMANDS: Final = ("serve", "doctor", "call", "describe", "token")
+_COMMANDS: Final = ("serve", "doctor", "call", "describe", "token", "conformance")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

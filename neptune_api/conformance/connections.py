@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
+    from neptune_api.conformance.people import Host
+
 
 class Witness(Protocol):
     """Whoever wants to know of every call of a connection."""
 
-    def before_call(self) -> None:
-        """Wait, if a call has to."""
+    def before_call(self, method: str) -> None:
+        """Let a call of `Service.Method` wait if it has to, or skip the test."""
 
-    def after_call(self, api_token: str, method: str, request: Any) -> None:
-        """Take note of a call, `Service.Method`, that may have reached the server, and whose token it carried."""
+    def after_call(self, api_token: str, method: str, request: Any, outcome: Any) -> None:
+        """Take note of a call of `Service.Method` with a token, and of its answer or the exception that it raised."""
 
 
 class Connection(ABC):
@@ -62,7 +64,7 @@ class Connection(ABC):
         """Return a method that takes and gives bytes, whether the server knows the path or not."""
         opened = self._open(f"{_side(request_streaming)}_{_side(response_streaming)}", path)
         return self._witnessed(
-            ".".join(path.strip("/").rpartition(".")[2].split("/")),
+            path.rpartition(".")[2].replace("/", "."),
             self._uniform(opened, request_streaming, response_streaming),
         )
 
@@ -72,11 +74,16 @@ class Connection(ABC):
             return method
 
         def call(request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
-            witness.before_call()
+            witness.before_call(name)
+            outcome: Any = None
             try:
-                return method(request, timeout, metadata)
+                outcome = method(request, timeout, metadata)
+            except BaseException as error:
+                outcome = error
+                raise
             finally:
-                witness.after_call(self.api_token, name, request)
+                witness.after_call(self.api_token, name, request, outcome)
+            return outcome
 
         return call
 
@@ -211,11 +218,11 @@ class Server(Protocol):
 class Wire:
     """Opens connections of one kind and closes them when the test ends."""
 
-    def __init__(self, name: str, server: Server, loop: BackgroundLoop, witness: Witness | None = None) -> None:
+    def __init__(self, name: str, server: Server, loop: BackgroundLoop, host: Host | None = None) -> None:
         self.name = name
         self._server = server
         self._loop = loop
-        self._witness = witness
+        self._host = host
         self._connections: list[Connection] = []
 
     @property
@@ -235,8 +242,11 @@ class Wire:
         token = self._server.api_token if api_token is None else api_token
         url = self._server.http_url if self.http else self._server.grpc_url
         address = url if target is None else target
+        options = ChannelOptions() if options is None else options
+        if self._host is not None:
+            options = self._host.options(options)
         if self.json:
-            options = replace(ChannelOptions() if options is None else options, http_format="json")
+            options = replace(options, http_format="json")
         connection: Connection
         if "aio" not in self.name:
             channel = neptune_api.channel(address, api_token=token, options=options)
@@ -245,7 +255,7 @@ class Wire:
             aio_channel = self._loop.run(_open_aio(address, token, options))
             connection = AioConnection(aio_channel, self._loop, http=address.startswith("http"))
         connection.api_token = token
-        connection.witness = self._witness
+        connection.witness = None if self._host is None else self._host.witness
         self._connections.append(connection)
         return connection
 

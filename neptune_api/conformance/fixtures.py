@@ -40,6 +40,10 @@ MATRIX: Final = pytest.StashKey[tuple[tuple[str, str], ...]]()
 """The lines of wire and store that each behaviour runs over. Stores have names that `hosts` knows."""
 
 
+ONCE_PER_DOOR: Final = "once_per_door"
+"""Mark of tests of what the server alone does with a message: neither coroutines nor the store make a difference."""
+
+
 class Hosts(Protocol):
     """The servers of a session, by store."""
 
@@ -62,6 +66,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         matrix = metafunc.config.stash.get(MATRIX, None)
         if matrix is None:
             raise pytest.UsageError("behaviours run by `neptune-api conformance --target URL`, which says where")
+        if metafunc.definition.get_closest_marker(ONCE_PER_DOOR) is not None:
+            matrix = tuple(line for line in matrix if line[1] == matrix[0][1] and line[0] != "grpc-aio")
         names = [wire if store in {"", "sqlite"} else f"{wire}-{store}" for wire, store in matrix]
         metafunc.parametrize(("wire", "store"), matrix, ids=names, indirect=["wire"])
 
@@ -73,11 +79,12 @@ def store(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def server(hosts: Hosts, store: str) -> Host:
+def server(hosts: Hosts, store: str) -> Iterator[Host]:
     """The server over the store, the same one for the whole session; tests keep apart by projects of their own."""
     host = hosts.get(store)
     HOME.set(host.workspace)
-    return host
+    with host.visit():
+        yield host
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +97,7 @@ def _loop() -> Iterator[BackgroundLoop]:
 @pytest.fixture
 def wire(request: pytest.FixtureRequest, server: Host, _loop: BackgroundLoop) -> Iterator[Wire]:
     """Every wire in turn; `wire.connect()` logs in and returns a connection."""
-    opened = Wire(request.param, server, _loop, server.witness)
+    opened = Wire(request.param, server, _loop, server)
     yield opened
     opened.close()
 

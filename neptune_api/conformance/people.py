@@ -19,10 +19,12 @@ from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
     import grpc
 
     from neptune_api.conformance.connections import Witness
+    from neptune_api.options import ChannelOptions
     from neptune_api.v1.projects_service_pb2 import ProjectWithRole
     from neptune_api.v1.roles_pb2 import ProjectRole, WorkspaceRole
 
@@ -74,6 +76,12 @@ class Host(Protocol):
     @property
     def witness(self) -> Witness | None:
         """Who is to know of the calls of tests."""
+
+    def options(self, options: ChannelOptions) -> ChannelOptions:
+        """Return options for a channel of a test with what every channel to this server needs."""
+
+    def visit(self) -> AbstractContextManager[object]:
+        """Return what goes round each test."""
 
     def channel(self) -> grpc.Channel:
         """Open a channel as the owner; the caller closes it."""

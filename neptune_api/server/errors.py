@@ -137,6 +137,8 @@ def unauthenticated(message: str) -> StatusError:
     return StatusError(grpc.StatusCode.UNAUTHENTICATED, message, reason="UNAUTHORIZED")
 
 
-def unimplemented(message: str) -> StatusError:
-    """Return UNIMPLEMENTED; the sentence says what is not there."""
-    return StatusError(grpc.StatusCode.UNIMPLEMENTED, message)
+def unimplemented(message: str, field: str | None = None) -> StatusError:
+    """Return UNIMPLEMENTED; the sentence says what is not there, `field` which field of the request asked for it."""
+    if field is None:
+        return StatusError(grpc.StatusCode.UNIMPLEMENTED, message)
+    return StatusError(grpc.StatusCode.UNIMPLEMENTED, f"{field}: {message}", violations=[(field, message)])

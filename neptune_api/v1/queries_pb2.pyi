@@ -326,7 +326,7 @@ class TimeSeries(_message.Message):
     lineage_entity_type: Global___LineageEntityType.ValueType
     """What NONE means."""
     include_preview: _builtins.bool
-    """True: previews are returned too. Float series only. Default false."""
+    """True: previews are returned too. Default false. Only float series have previews; ignored for others."""
     normalize_to_first_value: _builtins.bool
     """Answered with UNIMPLEMENTED when true."""
     @_builtins.property

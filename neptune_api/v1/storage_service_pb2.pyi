@@ -113,7 +113,7 @@ class FileToSign(_message.Message):
     permission: Global___FilePermission.ValueType
     """What the URL permits. Required."""
     size: _builtins.int
-    """Size in bytes, for writing; a hint that need not be right."""
+    """Size in bytes, for writing; a hint that need not be right, ignored where files go up in one piece."""
     def __init__(
         self,
         *,
@@ -275,9 +275,9 @@ class UploadedPart(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     PART_NUMBER_FIELD_NUMBER: _builtins.int
     etag: _builtins.str
-    """ETag of the part, without quotes."""
+    """ETag of the part, without quotes; ignored where no upload has parts."""
     part_number: _builtins.int
-    """Number of the part, from 1."""
+    """Number of the part, from 1; ignored where no upload has parts."""
     def __init__(
         self,
         *,

@@ -22,6 +22,7 @@ from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.storage_service_pb2 import (
     FILE_PERMISSION_READ,
     FILE_PERMISSION_WRITE,
+    STORAGE_PROVIDER_AWS,
     CreateSignedUrlsRequest,
     FileToSign,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from neptune_api.conformance.connections import Wire
+    from neptune_api.conformance.people import Host
 
 
 def urls(stub: StorageServiceStub, project: str, path: str) -> tuple[str, str]:
@@ -42,6 +44,15 @@ def urls(stub: StorageServiceStub, project: str, path: str) -> tuple[str, str]:
     ]
     write, read = stub.CreateSignedUrls(CreateSignedUrlsRequest(files=files)).files
     return write.url, read.url
+
+
+def test_urls_lead_to_the_door_for_files(wire: Wire, server: Host, identifier: str) -> None:
+    file = FileToSign(path="a/b", project_identifier=identifier, permission=FILE_PERMISSION_READ)
+    (signed,) = wire.connect().stub(StorageServiceStub).CreateSignedUrls(CreateSignedUrlsRequest(files=[file])).files
+    assert signed.provider == STORAGE_PROVIDER_AWS
+    assert signed.url.startswith(f"{server.http_url}/api/files/")
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(signed.url).query, strict_parsing=True)
+    assert set(query) == {"X-Amz-Date", "X-Amz-Expires", "X-Amz-Signature"}
 
 
 @pytest.mark.parametrize("name", [*NAMES, "é" * (limits.MAX_FILE_PATH_BYTES // 2)], ids=lambda name: ascii(name)[:40])

@@ -27,10 +27,10 @@ from neptune_api.v1.roles_pb2 import PROJECT_ROLE_VIEWER
 from neptune_api.v1.storage_service_pb2 import (
     FILE_PERMISSION_READ,
     FILE_PERMISSION_WRITE,
-    STORAGE_PROVIDER_AWS,
     CompleteMultipartUploadRequest,
     CreateSignedUrlsRequest,
     FileToSign,
+    StorageProvider,
     UploadedPart,
 )
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
@@ -58,7 +58,7 @@ def sign(wire: Wire, *files: FileToSign, token: str | None = None) -> list[Any]:
     return list(answer.files)
 
 
-def test_every_file_gets_a_url_in_the_order_asked_for(wire: Wire, server: Host, identifier: str) -> None:
+def test_every_file_gets_a_url_in_the_order_asked_for(wire: Wire, identifier: str) -> None:
     asked = [
         *to_read(identifier, "b", "never uploaded", "a"),
         *to_write(identifier, "a", "b"),
@@ -70,9 +70,9 @@ def test_every_file_gets_a_url_in_the_order_asked_for(wire: Wire, server: Host, 
     assert [(file.path, file.project_identifier) for file in signed] == [
         (file.path, file.project_identifier) for file in asked
     ]
-    assert {file.provider for file in signed} == {STORAGE_PROVIDER_AWS}
-    assert not any(file.HasField("multipart") for file in signed)
-    assert all(file.url.startswith(f"{server.http_url}/api/files/") for file in signed)
+    (provider,) = {file.provider for file in signed}
+    assert provider in StorageProvider.values()[1:]
+    assert {urllib.parse.urlsplit(file.url).scheme for file in signed} <= {"http", "https"}
     assert len({file.url for file in signed[:5]}) == 5
     assert [file.url.partition("?")[0] for file in signed[5:7]] == [
         signed[index].url.partition("?")[0] for index in (2, 0)
@@ -90,11 +90,6 @@ def test_any_path_comes_back_as_it_was(wire: Wire, identifier: str, name: str) -
     url = urllib.parse.urlsplit(signed.url)
     assert url.geturl() == signed.url
     assert url.fragment == ""
-    assert set(urllib.parse.parse_qs(url.query, strict_parsing=True)) == {
-        "X-Amz-Date",
-        "X-Amz-Expires",
-        "X-Amz-Signature",
-    }
 
 
 def test_a_project_is_named_in_any_way_and_each_file_has_its_own(

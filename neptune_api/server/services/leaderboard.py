@@ -148,9 +148,11 @@ def _encode_project(project: ProjectRecord) -> bytes:
 
 def _check(checks: Checks, params: pb.LeaderboardSearch) -> None:
     if params.grouping.group_by:
-        raise unimplemented("Runs are not grouped here: sort by the attribute, and group what comes.")
+        raise unimplemented("runs are not grouped here; sort by the attribute, and group what comes", "params.grouping")
     if params.query_name_aliases.experiment_aliases or params.query_name_aliases.run_aliases:
-        raise unimplemented("Queries know no aliases here: name runs and experiments by their own names.")
+        raise unimplemented(
+            "queries know no aliases here; name runs and experiments by their own names", "params.query_name_aliases"
+        )
     pagination = params.pagination
     if pagination.limit < 0 or pagination.limit > limits.MAX_PAGE_SIZE:
         checks.add("params.pagination.limit", f"is {pagination.limit}; it must be from 0 to {limits.MAX_PAGE_SIZE:,}")

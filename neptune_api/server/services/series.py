@@ -341,6 +341,8 @@ def _bucket_series(request: series_pb2.GetTimeseriesBucketsRequest) -> list[Time
             checks.required(f"{field}.custom_y_formula", item.custom_y_formula)
             path = path_of(item.custom_y_formula)
             unserved[f"{field}.custom_y_formula"] = path is None
+            checks.known(f"{field}.lineage", item.lineage, series_pb2.BucketLineage)
+            checks.known(f"{field}.entity_type", item.entity_type, series_pb2.BucketEntityType)
             is_full = item.lineage == series_pb2.BUCKET_LINEAGE_FULL
             is_run = item.entity_type == series_pb2.BUCKET_ENTITY_TYPE_RUN
             wanted.append(
@@ -357,8 +359,9 @@ def _bucket_series(request: series_pb2.GetTimeseriesBucketsRequest) -> list[Time
     for field, is_unserved in unserved.items():
         if is_unserved:
             raise unimplemented(
-                f"{field}: buckets are made along steps, on linear scales, of all points of one series, which a "
-                "formula names as ${path}; for anything else, read the points with GetFloatSeriesValues."
+                "buckets are made along steps, on linear scales, of all points of one series, which a formula names "
+                "as ${path}; for anything else, read the points with GetFloatSeriesValues.",
+                field,
             )
     return wanted
 
@@ -480,7 +483,9 @@ def _check_series(checks: Checks, field: str, series: TimeSeries) -> None:
         checks.known(f"{field}.lineage", series.lineage, Lineage)
         checks.known(f"{field}.lineage_entity_type", series.lineage_entity_type, LineageEntityType)
     if series.normalize_to_first_value:
-        raise unimplemented("Values are not normalised here: divide them by the first one.")
+        raise unimplemented(
+            "values are not normalised here; divide them by the first one", f"{field}.normalize_to_first_value"
+        )
 
 
 def _check_range(checks: Checks, field: str, bounds: StepRange) -> None:
