@@ -123,13 +123,13 @@ def test_pages_of_values_end_where_they_are_large(scene: Scene, monkeypatch: pyt
 
 
 def test_pages_of_searches_do_not_grow_without_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    log(scene.connection, scene.identifier, "r", configs={"text": "x" * 10_000})
-    params = LeaderboardSearch(attribute_filters=[AttributePathFilter(path="text")])
+    log(scene.connection, scene.identifier, "r", configs=dict.fromkeys("ab", "x" * 10_000))
+    params = LeaderboardSearch(attribute_filters=[AttributePathFilter(path=path) for path in "ab"])
     search = SearchLeaderboardEntriesRequest(project_identifier=scene.identifier, params=params)
     entries = scene.stub(LeaderboardServiceStub)
     assert entries.SearchLeaderboardEntries(search).matching_item_count == 1
-    monkeypatch.setattr(limits, "MAX_SEARCH_ANSWER_BYTES", 9_000)
-    with pytest.raises(ResourceExhaustedException, match="more than 9,000 bytes: ask for fewer runs"):
+    monkeypatch.setattr(limits, "MAX_SEARCH_ANSWER_BYTES", 19_000)
+    with pytest.raises(ResourceExhaustedException, match="more than 19,000 bytes: ask for fewer runs"):
         entries.SearchLeaderboardEntries(search)
 
 
