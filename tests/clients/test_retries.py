@@ -13,6 +13,7 @@ from neptune_api.conformance.logging_helpers import log
 from neptune_api.credentials import ApiToken
 from neptune_api.server.testing.scripted import ScriptedServer
 from tests.clients.conftest import Written, create_project, reader_of
+from tests.clients.gateway import gateway
 from tests.clients.reading import FETCHER, QUERY, ClientError
 
 if TYPE_CHECKING:
@@ -154,3 +155,26 @@ def test_a_token_that_is_refused(scripted: ScriptedServer, reader: Reader, clien
         reader(listing[client].format(token=str(wrong)))
     assert caught.value.name == "NeptuneInvalidCredentialsError"
     assert wrong not in str(caught.value)
+
+
+def test_a_gateway_that_finds_nobody(
+    scripted: ScriptedServer,
+    logged: Written,
+    client: str,
+    reader: Reader,
+    calls: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Its answer to the first request at each path is 502 with a page of its own, for the exchange of tokens, too."""
+    undisturbed = {expression: reader(expression) for expression in calls.values()}
+    with gateway(scripted.http_url) as between:
+        key = ApiToken.parse(scripted.api_token).api_key
+        behind = ApiToken.mint(api_url=between.url, api_key=key).encode()
+        folder = tmp_path_factory.mktemp("gateway")
+        readers = reader_of(CLIENTS[client][0], scripted, logged, folder, NEPTUNE_API_TOKEN=str(behind))
+        other = next(readers)
+        for expression, expected in undisturbed.items():
+            assert other(expression) == expected
+        assert next(readers, None) is None
+    assert len(between.refused) > len(calls)
+    assert set(between.refused.values()) == {1}
