@@ -5,29 +5,33 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from neptune_api.conformance import operations
+from neptune_api.conformance.logging_helpers import log, submit
 from neptune_api.models import (
     CreateRunRequest,
     CreateSignedUrlsRequest,
     FilePermission,
     FileToSign,
+    GetAttributesRequest,
     GetUserIdentityRequest,
     LeaderboardSearch,
     NqlQuery,
     SearchLeaderboardEntriesRequest,
 )
 from neptune_api.server.testing.clock import TestClock
+from neptune_api.v1.attributes_service_pb2_grpc import AttributesServiceStub
 from neptune_api.v1.leaderboard_service_pb2_grpc import LeaderboardServiceStub
 from neptune_api.v1.runs_service_pb2_grpc import RunsServiceStub
 from neptune_api.v1.storage_service_pb2_grpc import StorageServiceStub
 from neptune_api.v1.users_service_pb2_grpc import UsersServiceStub
 
 if TYPE_CHECKING:
-    from neptune_api.conformance.connections import Wire
+    from neptune_api.conformance.connections import Connection, Wire
     from neptune_api.server.testing import ScriptedServer
 
 CENTURY = datetime(2100, 1, 1, tzinfo=timezone.utc)
@@ -60,6 +64,49 @@ def test_what_happens_is_dated_by_the_clock(neptune_server: ScriptedServer, wire
     assert entries.SearchLeaderboardEntries(search).matching_item_count == 1
     neptune_server.clock.advance(7200)
     assert entries.SearchLeaderboardEntries(search).matching_item_count == 0
+
+
+def test_what_a_run_does_is_dated_by_the_clock(
+    neptune_server: ScriptedServer, wire: Wire, neptune_project: str
+) -> None:
+    connection = wire.connect()
+    clock = neptune_server.clock
+    with clock.held():
+        clock.move_to(CENTURY)
+        log(connection, neptune_project, "late", series={"loss": {0: 1.0}})
+        clock.advance(90)
+        submit(connection, operations.assign({"lr": 0.1}, run="late", project=neptune_project))
+        values = read(connection, neptune_project)
+    assert values["sys/creation_time"] == CENTURY
+    assert values["sys/ping_time"] == values["sys/modification_time"] == CENTURY + timedelta(seconds=90)
+    assert values["sys/running_time_seconds"] == 90
+    # Idle after ten minutes: until then it runs.
+    clock.move_to(CENTURY + timedelta(minutes=11))
+    assert [found(connection, neptune_project, state) for state in ("running", "idle")] == [1, 0]
+    clock.advance(60)
+    assert [found(connection, neptune_project, state) for state in ("running", "idle")] == [0, 1]
+
+
+def read(connection: Connection, project: str) -> dict[str, Any]:
+    """Return the times and numbers among the values of the run."""
+    holder = f"CUSTOM/{project}/late"
+    answer = connection.stub(AttributesServiceStub).GetAttributes(GetAttributesRequest(holder_identifier=holder))
+    values: dict[str, Any] = {}
+    for attribute in answer.attributes:
+        if attribute.HasField("datetime_properties"):
+            millis = attribute.datetime_properties.value
+            values[attribute.name] = datetime.fromtimestamp(millis / 1000, timezone.utc)
+        elif attribute.HasField("float_properties"):
+            values[attribute.name] = attribute.float_properties.value
+    return values
+
+
+def found(connection: Connection, project: str, state: str) -> int:
+    """Return how many runs are in a state."""
+    query = NqlQuery(query=f"`sys/state`:experimentState = {state}")
+    request = SearchLeaderboardEntriesRequest(project_identifier=project, params=LeaderboardSearch(query=query))
+    count: int = connection.stub(LeaderboardServiceStub).SearchLeaderboardEntries(request).matching_item_count
+    return count
 
 
 def test_signed_urls_expire(neptune_server: ScriptedServer, wire: Wire, neptune_project: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -26,6 +29,8 @@ from neptune_api.options import ChannelOptions, RetryPolicy
 from neptune_api.server.testing import ScriptedServer
 from neptune_api.server.testing.scripted import cut_short
 from neptune_api.v1.auth_service_pb2 import OauthToken
+from neptune_api.v1.ingest_pb2 import RunOperation
+from neptune_api.v1.ingest_service_pb2_grpc import IngestServiceStub
 from neptune_api.v1.projects_service_pb2 import CreateProjectRequest, GetProjectRequest
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.series_service_pb2 import ReadColumnsRequest, ReadColumnsResponse
@@ -67,6 +72,61 @@ def test_the_next_calls_fail_and_those_after_them_do_not(neptune_server: Scripte
         assert [violation.field for violation in caught.value.violations] == ["name"]
     users.GetUserIdentity(GetUserIdentityRequest())
     assert (fault.hits, fault.left) == (2, 0)
+
+
+@pytest.mark.parametrize("fault", ["fail", "throttle", "truncate"])
+def test_every_fault_happens_to_as_many_calls_as_it_is_meant_for(
+    neptune_server: ScriptedServer, wire: Wire, fault: str
+) -> None:
+    arguments = (grpc.StatusCode.ABORTED,) if fault == "fail" else ()
+    planned = getattr(neptune_server.faults, fault)(
+        *arguments, method="GetUserIdentity", times=2, after=1, metadata={"x-who": "a"}
+    )
+    users = wire.connect(options=ONCE).stub(UsersServiceStub)
+
+    def ends_well(who: str) -> bool:
+        try:
+            users.GetUserIdentity(GetUserIdentityRequest(), metadata=[("x-who", who)])
+        except NeptuneApiError:
+            return False
+        return True
+
+    assert [ends_well(who) for who in "abaaab"] == [True, True, False, False, True, True]
+    assert planned.hits == 2
+
+
+def test_channels_get_over_connections_that_break(neptune_server: ScriptedServer, wire: Wire) -> None:
+    planned = neptune_server.faults.drop(method="GetUserIdentity", times=2)
+    assert identify(wire, options=None) == neptune_server.username
+    assert planned.hits == 2
+    assert len(neptune_server.recorder.calls("GetUserIdentity")) == 3
+
+
+def test_over_http_a_busy_server_answers_429(neptune_server: ScriptedServer) -> None:
+    """As clients of other makes see it, released ones among them."""
+    neptune_server.faults.throttle(7.5, method="ConfigService.GetServerInfo")
+    url = f"{neptune_server.http_url}/api/client/v1/server-info"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(url)
+    with caught.value as answer:
+        body = json.loads(answer.read())
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "8")  # whole seconds
+    assert body["errorType"] == "TOO_MANY_REQUESTS_PER_USER"
+    assert {detail["@type"].rpartition(".")[2] for detail in body["details"]} == {"ErrorInfo", "RetryInfo"}
+    urllib.request.urlopen(url).close()
+
+
+def test_streams_of_requests_suffer_faults_as_well(neptune_server: ScriptedServer, wire: Wire) -> None:
+    if wire.http:
+        pytest.skip("HTTP carries no stream of requests")
+    ingest = wire.connect(options=ONCE).stub(IngestServiceStub)
+    for method in ("SubmitStream", "SubmitAcknowledged"):
+        neptune_server.faults.fail(grpc.StatusCode.NOT_FOUND, "Not here.", method=method)
+        neptune_server.faults.drop(method=method)
+        with pytest.raises(NotFoundException, match="Not here"):
+            getattr(ingest, method)([RunOperation()])
+        with pytest.raises(UnavailableException):
+            getattr(ingest, method)([RunOperation()])
 
 
 def test_only_calls_with_the_metadata_fail(neptune_server: ScriptedServer, wire: Wire) -> None:

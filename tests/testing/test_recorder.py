@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf import message_factory
 
 from neptune_api.exceptions import InvalidArgumentException, NotFoundException
+from neptune_api.http.rules import all_rules
 from neptune_api.models import (
     CreateUserRequest,
     CreateUserResponse,
@@ -102,6 +105,27 @@ def test_streams_are_answered_in_full(neptune_server: ScriptedServer, wire: Wire
     neptune_server.replies.add("SubmitAcknowledged", answers, when=lambda requests: len(requests) == 1)
     ingest = wire.connect().stub(IngestServiceStub)
     assert ingest.SubmitAcknowledged([RunOperation(run_id="r")]) == answers
+
+
+def test_every_rpc_can_be_answered_by_script(neptune_server: ScriptedServer, wire: Wire) -> None:
+    """Over HTTP those whose URL says nothing of the request: what goes into it is the business of the channel."""
+    connection = wire.connect()
+    answered = 0
+    for rpc in sorted(collected := {rule.name: rule for rules in all_rules().values() for rule in rules}):
+        method = collected[rpc].method
+        if wire.http and (method.client_streaming or collected[rpc].template.variables):
+            continue
+        response = message_factory.GetMessageClass(method.output_type)()
+        request = message_factory.GetMessageClass(method.input_type)()
+        module = method.containing_service.file.name.removesuffix(".proto").replace("/", ".")
+        stub_class = getattr(importlib.import_module(f"{module}_pb2_grpc"), f"{method.containing_service.name}Stub")
+        call = getattr(connection.stub(stub_class), method.name)
+        canned = [response, response] if method.server_streaming else response
+        neptune_server.replies.add(rpc, canned)
+        assert call([request] if method.client_streaming else request) == canned, rpc
+        answered += 1
+    neptune_server.replies.verify()
+    assert answered > 30
 
 
 def test_replies_have_to_fit_the_contract(neptune_server: ScriptedServer) -> None:
