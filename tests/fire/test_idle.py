@@ -127,6 +127,7 @@ def test_what_was_sent_over_a_forgotten_connection_may_have_arrived(
     with pytest.raises(UnavailableException):
         revoke(connection)
     assert server.count("RevokeApiToken") == 0  # as we know here, and the channel does not
+    assert authorize(connection) == "ada"  # may be repeated, and finds another connection
     revoke(connection)
     assert server.count("RevokeApiToken") == 1
 
