@@ -6,6 +6,7 @@ import pytest
 
 from neptune_api._connecting import explain
 
+VERIFY = "SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"
 FAILED = "failed to connect to all addresses; last error: UNKNOWN: {}: {}"
 PEER = "ipv4:10.0.0.7:443"
 
@@ -14,13 +15,11 @@ PEER = "ipv4:10.0.0.7:443"
     ("why", "sentence"),
     [
         (
-            "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
-            "CERTIFICATE_VERIFY_FAILED: self-signed certificate: OK",
+            f"Tls handshake failed (TSI_PROTOCOL_FAILURE): {VERIFY}: self-signed certificate: OK",
             "The certificate of 10.0.0.7:443 is not trusted: self-signed certificate. ChannelOptions(ca_file=...)",
         ),
         (
-            "Ssl handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
-            "CERTIFICATE_VERIFY_FAILED: certificate has expired",
+            f"Ssl handshake failed (TSI_PROTOCOL_FAILURE): {VERIFY}: certificate has expired",
             "The certificate of 10.0.0.7:443 has expired: renew it",
         ),
         ("Peer name neptune.example is not in peer certificate", "ChannelOptions(server_name=...)"),
