@@ -86,7 +86,7 @@ class Outbox:
         self._sent = 0
         self._quiet_since = 0.0
         self._ended = False
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         """What the caller's iterator raised; no more batches come from it."""
         self.stream = 0
         """Number of the stream that may send."""
@@ -118,7 +118,7 @@ class Outbox:
         """Keep a batch of the caller's."""
         self._batches.append(batch)
 
-    def end(self, failure: Exception | None = None) -> None:
+    def end(self, failure: BaseException | None = None) -> None:
         """Take note that there are no more batches."""
         self._ended = True
         self.failure = failure
@@ -198,10 +198,11 @@ class _ThreadsOutbox(Outbox):
             self._take()
 
     def _take(self) -> None:
-        batch, failure = None, None
+        batch: AppendColumnsRequest | None = None
+        failure: BaseException | None = None
         try:
             batch = next(self._source, None)
-        except Exception as error:  # noqa: BLE001 # whatever it is, the caller gets it
+        except BaseException as error:  # noqa: BLE001 # whatever it is, the caller gets it
             failure = error
         with self._changed:
             self._taking = False
@@ -317,7 +318,7 @@ class _LoopOutbox(Outbox):
             else:
                 for batch in batches:
                     await self._keep(batch)
-        except Exception as error:  # noqa: BLE001 # as above
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 # as above
             self.end(error)
         else:
             self.end()

@@ -185,7 +185,8 @@ class ChannelOptions:
     """Seconds without traffic after which a connection with calls under way is pinged; None for never. At least
     MIN_PING_INTERVAL, which this package's server tolerates; other servers may want 300."""
     keepalive_timeout: float = 10.0
-    """Seconds within which a ping must be answered, or the connection counts as lost."""
+    """Seconds within which a ping must be answered, and on Linux what was sent acknowledged, or the connection counts
+    as lost."""
     retry: RetryPolicy | None = RetryPolicy()
     """When idempotent calls are made again; None for never."""
     retry_buffer_bytes: int = MAX_REQUEST_BYTES

@@ -20,7 +20,7 @@ from neptune_api.v1.series_service_pb2_grpc import SeriesServiceStub
 from tests.unit.wire import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from neptune_api.conformance.connections import Connection
     from neptune_api.v1.series_service_pb2 import AppendColumnsRequest, AppendColumnsResponse
@@ -49,11 +49,11 @@ def batches(project: str, run: str, count: int) -> Iterator[AppendColumnsRequest
 def append(
     wire: Wire,
     connection: Connection,
-    sent: Iterable[AppendColumnsRequest],
+    sent: Any,
     acknowledged: list[AppendColumnsResponse] | None = None,
     **arguments: Any,
 ) -> list[AppendColumnsResponse]:
-    """Send batches; return the acknowledgements, which are added to `acknowledged` as they come."""
+    """Send an iterable of batches; return the acknowledgements, which are added to `acknowledged` as they come."""
     found = [] if acknowledged is None else acknowledged
     channel: Any = connection.channel  # type: ignore[attr-defined] # both kinds have one
     if not wire.aio:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import time
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ from tests.fire.streams import append, assert_stored, batch, batches
 from tests.unit.raw_server import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from neptune_api.conformance.connections import Connection
     from neptune_api.server.testing import ScriptedServer
@@ -131,6 +133,31 @@ def test_what_the_iterator_raises_comes_after_the_acknowledgements(
     with pytest.raises(LookupError, match="no more data"):
         append(wire, connection, broken(), acknowledged)
     check(connection, neptune_project, acknowledged, 3)
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"], indirect=True)
+def test_who_wants_to_exit_may(neptune_project: str, wire: Wire, connection: Connection) -> None:
+    def leaving() -> Iterator[AppendColumnsRequest]:
+        yield from batches(neptune_project, "run", 2)
+        raise SystemExit(7)
+
+    with pytest.raises(SystemExit):
+        append(wire, connection, leaving())
+
+
+@pytest.mark.parametrize("wire", ["grpc-aio", "http-aio"], indirect=True)
+def test_batches_may_come_from_a_coroutine_that_is_cancelled(
+    neptune_project: str, wire: Wire, connection: Connection
+) -> None:
+    async def cancelled() -> AsyncIterator[AppendColumnsRequest]:
+        for sent in batches(neptune_project, "run", 2):
+            yield sent
+        raise asyncio.CancelledError
+
+    acknowledged: list[AppendColumnsResponse] = []
+    with pytest.raises(concurrent.futures.CancelledError):
+        append(wire, connection, cancelled(), acknowledged)
+    check(connection, neptune_project, acknowledged, 2)
 
 
 def test_a_bad_batch_ends_it_all(neptune_project: str, wire: Wire, connection: Connection) -> None:
