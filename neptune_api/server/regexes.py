@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import re2  # type: ignore[import-untyped]  # google-re2 ships no types
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     BoolArray = npt.NDArray[np.bool_]
+    Match = Callable[[str | bytes], object]
 
 _CACHED: Final = 256
 # Sets search two to four times as fast, because nobody asks them where the match is. But all they have is RE2's
@@ -41,29 +42,13 @@ class RegexError(ValueError):
     """Say why a text is not a regular expression."""
 
 
-@functools.lru_cache(_CACHED)
 def searcher(pattern: str) -> Callable[[str], bool]:
     """Return a function that tells whether the expression is found anywhere in a text.
 
     Raises RegexError for a pattern that RE2 does not take.
     """
-    options = re2.Options()
-    options.log_errors = False
-    options.never_capture = True
-    try:
-        compiled = re2.compile(pattern, options)
-        if compiled.programsize > _MAX_SET_PROGRAM:
-            search: Callable[[str], Any] = compiled.search
-            return lambda text: search(text) is not None
-        alone = re2.Set.SearchSet(options)
-        alone.Add(pattern)
-        alone.Compile()
-    except re2.error as error:
-        reason = error.args[0] if error.args else error
-        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        raise RegexError(f"is not a regular expression (RE2 syntax): {text}.") from None
-    matches: Callable[[str], Any] = alone.Match
-    return lambda text: matches(text) is not None
+    match = _matcher(pattern)
+    return lambda text: match(text) is not None
 
 
 def found_in(pattern: str, texts: Sequence[str]) -> BoolArray:
@@ -72,34 +57,55 @@ def found_in(pattern: str, texts: Sequence[str]) -> BoolArray:
     To look through a short text takes much less time than to call for it: so they are looked through together.
     """
     holds = np.zeros(len(texts), np.bool_)
-    search, by_line = searcher(pattern), _line_searcher(pattern)
+    match, by_line = _matcher(pattern), _line_searcher(pattern)
     for first in range(0, len(texts), _LINES):
         some, place = texts[first : first + _LINES], holds[first : first + _LINES]
-        left = range(len(some)) if by_line is None else _find_lines(by_line, some, place)
-        place[left] = [search(some[index]) for index in left]
+        if by_line is None or sum(map(len, some)) > _MAX_LINES_SIZE:
+            place[:] = [match(text) is not None for text in some]
+        else:
+            _find_lines(by_line, match, some, place)
     return holds
 
 
-def _find_lines(by_line: Any, texts: Sequence[str], holds: BoolArray) -> Sequence[int]:
-    """Tell which of some texts an expression is found in; return the places of those that are still to be asked."""
-    if sum(map(len, texts)) > _MAX_LINES_SIZE:
-        return range(len(texts))
+def _find_lines(by_line: Any, match: Match, texts: Sequence[str], holds: BoolArray) -> None:
+    """Tell which of some texts an expression is found in, as lines of one text."""
     lines = "\n".join(texts)
-    left: list[int] = []
+    several: list[int] = []
     if lines.count("\n") >= len(texts):
-        left = [place for place, text in enumerate(texts) if "\n" in text]
+        several = [place for place, text in enumerate(texts) if "\n" in text]
         lines = "\n".join("" if "\n" in text else text for text in texts)
     data = lines.encode()
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
     # A match costs more than a call: where they come thick, texts are better asked one by one.
     most = 1 + len(texts) // 8
-    starts = [match.start() for match in islice(by_line.finditer(data), most)]
+    starts = [found.start() for found in islice(by_line.finditer(data), most)]
     places = np.searchsorted(ends, starts)
     holds[places] = True
     if len(starts) == most:
         behind = int(places[-1]) + 1
-        return [*(place for place in left if place < behind), *range(behind, len(texts))]
-    return left
+        holds[behind:] = [match(line) is not None for line in data.split(b"\n")[behind:]]
+    for place in several:
+        holds[place] = match(texts[place]) is not None
+
+
+@functools.lru_cache(_CACHED)
+def _matcher(pattern: str) -> Match:
+    """Return a function that gives None for texts in which the expression is not found; raises as `searcher`."""
+    options = re2.Options()
+    options.log_errors = False
+    options.never_capture = True
+    try:
+        compiled = re2.compile(pattern, options)
+        if compiled.programsize > _MAX_SET_PROGRAM:
+            return cast("Match", compiled.search)
+        alone = re2.Set.SearchSet(options)
+        alone.Add(pattern)
+        alone.Compile()
+    except re2.error as error:
+        reason = error.args[0] if error.args else error
+        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise RegexError(f"is not a regular expression (RE2 syntax): {text}.") from None
+    return cast("Match", alone.Match)
 
 
 @functools.lru_cache(_CACHED)
