@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from neptune_api._wire import encode_varint
 from neptune_api.server.point_messages import varint_width, write_varints
 from neptune_api.server.store import steps
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from neptune_api.server.store.columns import FloatArray, FloatColumns
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 _FORMULA: Final = re.compile(r"\$\{((?:[^\\${}]|\\[\\${}])+)\}", re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\([\\${}])")
 
-# Wire format: tags of TimeseriesBuckets.bucket, of the fields of TimeseriesBucket and of those of FinitePoint.
+# Wire format: tags of TimeseriesBucketsResponse.entries, of TimeseriesBuckets.request_id and bucket, of the fields of
+# TimeseriesBucket and of those of FinitePoint.
+_ENTRY: Final = b"\x0a"
+_REQUEST_ID: Final = b"\x0a"
 _BUCKET: Final = 0x12
 _INDEX: Final = 0x08
 _FROM_X: Final = 0x11
@@ -43,6 +49,16 @@ def path_of(formula: str) -> str | None:
     """Return the path that a formula of one series names; None for any other formula."""
     found = _FORMULA.fullmatch(formula)
     return None if found is None else _ESCAPED.sub(r"\1", found[1])
+
+
+def encode_buckets(entries: Mapping[str, bytes]) -> bytes:
+    """Return a serialized TimeseriesBucketsResponse of what `Buckets.encode` gave for each request id."""
+    parts: list[bytes] = []
+    for request_id, buckets in entries.items():
+        name = request_id.encode()
+        head = _REQUEST_ID + encode_varint(len(name)) + name
+        parts += (_ENTRY, encode_varint(len(head) + len(buckets)), head, buckets)
+    return b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

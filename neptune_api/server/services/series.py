@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from neptune_api.server import limits, page_tokens
-from neptune_api.server.buckets import Buckets, Edges, path_of
+from neptune_api.server.buckets import Buckets, Edges, encode_buckets, path_of
 from neptune_api.server.errors import StatusError, already_exists, unimplemented
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.identity import current_caller
@@ -175,19 +175,17 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
                     _check_active(context)
         return answer.response
 
-    def GetTimeseriesBuckets(
+    def GetTimeseriesBuckets(  # type: ignore[override]  # see Encoded
         self, request: series_pb2.GetTimeseriesBucketsRequest, context: grpc.ServicerContext
-    ) -> series_pb2.TimeseriesBucketsResponse:
+    ) -> Encoded:
         view = request.view
         wanted = _bucket_series(request)
-        response = series_pb2.TimeseriesBucketsResponse()
-        for expression in request.expressions:
-            response.entries.add(request_id=expression.request_id)
+        entries = {expression.request_id: b"" for expression in request.expressions}
         with self._store.database.read() as connection:
             found = self._find(connection, wanted, _FLOATS, "expressions[{}].run_id")
             edges = _edges(connection, view, wanted, found)
             if edges is None:
-                return response
+                return Encoded(encode_buckets(entries))
             there = [position for position, segments in enumerate(found) if segments]
             requests = [FloatRequest(found[at] or (), Walk(), wanted[at].include_preview) for at in there]
             pages = float_pages(connection, requests, limits.MAX_POINTS_PER_SERIES)
@@ -198,8 +196,8 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
                 for more in _pages_after(connection, series, page):
                     _check_active(context)
                     buckets.add(more.points)
-                response.entries[position].MergeFromString(buckets.encode())
-        return response
+                entries[request.expressions[position].request_id] = buckets.encode()
+        return Encoded(encode_buckets(entries))
 
     def AppendColumns(  # type: ignore[override]  # see request_readers
         self, request: ColumnBatch, context: grpc.ServicerContext
