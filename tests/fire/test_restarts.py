@@ -125,6 +125,8 @@ def test_a_stream_of_operations_is_sent_again_by_its_sender(
     with pytest.raises(UnavailableException):
         submit(sent, metadata=key)
     assert len(neptune_server.recorder.calls(method)) == 1  # the channel cannot know what to send again
+    # Any call that may be repeated: gRPC may try the broken connection once more before it lets go of it.
+    assert len(losses(connection, neptune_project, method)) <= 3
     submit(sent, metadata=key)
     wait_until(lambda: len(losses(connection, neptune_project, method)) >= 3)
     assert losses(connection, neptune_project, method) == [(0, 0.0), (1, 0.5), (2, 1.0)]
