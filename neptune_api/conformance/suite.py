@@ -14,7 +14,7 @@ import pytest
 
 pytest.register_assert_rewrite("neptune_api.conformance")
 
-from neptune_api.conformance.fixtures import MATRIX, ONCE_PER_DOOR  # noqa: E402 # its asserts are rewritten
+from neptune_api.conformance.fixtures import MATRIX, ONCE_PER_DOOR, Hosts  # noqa: E402 # its asserts are rewritten
 from neptune_api.conformance.results import Result, Results, one_line  # noqa: E402
 from neptune_api.exceptions import NeptuneApiError  # noqa: E402
 
@@ -28,6 +28,15 @@ BEHAVIOURS: Final = Path(__file__).parent / "behaviours"
 
 WIRES: Final = {"grpc": ("grpc",), "http": ("http", "http-json")}
 """What behaviours run over, by what an address speaks: over HTTP, messages in binary and in JSON."""
+
+
+_HOSTS: Final = pytest.StashKey[Hosts]()
+
+
+@pytest.fixture(scope="session")
+def hosts(pytestconfig: pytest.Config) -> Hosts:
+    """The one server there is."""
+    return pytestconfig.stash[_HOSTS]
 
 
 class UnknownNameError(ValueError):
@@ -55,7 +64,7 @@ def run(target: Target, wires: Sequence[str], only: Sequence[str] = (), *, progr
     arguments += ["--import-mode=importlib", "-p", "no:cacheprovider"]
     plugin = _Plugin(target, wires, names, results, progress=progress)
     try:
-        code = pytest.main([*arguments, "-p", "no:warnings", *map(str, paths)], plugins=[plugin])
+        code = pytest.main([*arguments, "-p", "no:warnings", *map(str, paths)], plugins=[plugin, sys.modules[__name__]])
     finally:
         target.close()
     results.left = target.left
@@ -79,9 +88,10 @@ def _chosen(only: Sequence[str]) -> tuple[list[Path], set[str]]:
     if not only:
         return list(files.values()), set()
     pattern = re.compile(r"^(?:async )?def (test_\w+)\(", re.MULTILINE)
-    where = {
-        _sentence(name): path for path in files.values() for name in pattern.findall(path.read_text(encoding="utf-8"))
-    }
+    where: dict[str, list[Path]] = {}  # by sentence, which several areas may share
+    for path in files.values():
+        for name in pattern.findall(path.read_text(encoding="utf-8")):
+            where.setdefault(_sentence(name), []).append(path)
     paths: dict[Path, None] = {}
     names: set[str] = set()
     for wanted in only:
@@ -89,9 +99,9 @@ def _chosen(only: Sequence[str]) -> tuple[list[Path], set[str]]:
         folded = {known.lower(): known for known in where}
         if name in files:
             paths[files[name]] = None
-            names |= {known for known, path in where.items() if path == files[name]}
+            names |= {known for known, places in where.items() if files[name] in places}
         elif name in folded:
-            paths[where[folded[name]]] = None
+            paths |= dict.fromkeys(where[folded[name]])
             names.add(folded[name])
         else:
             near = difflib.get_close_matches(name, [*files, *folded], n=3)
@@ -116,6 +126,7 @@ class _Plugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
+        config.stash[_HOSTS] = self
         config.stash[MATRIX] = tuple((wire, "") for wire in self._wires)
         config.addinivalue_line("markers", "slow: takes more than 10 seconds")
         config.addinivalue_line("markers", f"{ONCE_PER_DOOR}: depends on no more than the door and the message")
@@ -125,11 +136,6 @@ class _Plugin:
 
         settings.register_profile("conformance", deadline=None, database=None)
         settings.load_profile("conformance")
-
-    @pytest.fixture(scope="session")
-    def hosts(self) -> _Plugin:
-        """The one server there is."""
-        return self
 
     def get(self, store: str) -> Target:
         """Return the server."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from packaging.version import Version
 
 import build_protos
 from neptune_api._version import __version__
+from neptune_api.credentials import TOKEN_VARIABLE
+from neptune_api.server import LocalServer
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -74,6 +77,27 @@ def test_the_wheel_holds_every_module_type_and_page_of_the_package(wheel: zipfil
     assert {name for name in wheel.namelist() if name.startswith("neptune_api/")} == here
     assert "neptune_api/py.typed" in here
     assert "neptune_api/v1/ingest_service_pb2_grpc.pyi" in here
+
+
+def test_the_wheel_holds_a_server_to_the_contract(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """With the packages of this environment, but nothing of the repository."""
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    wheel.extractall(installed)
+    with LocalServer() as server:
+        command = [sys.executable, "-m", "neptune_api", "conformance", "--wire", "grpc"]
+        command += ["--only", "a set knows its members exactly"]
+        environment = {**os.environ, "PYTHONPATH": str(installed), TOKEN_VARIABLE: server.api_token}
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=elsewhere, env=environment, timeout=120
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^nql +1 +0 +0$", done.stdout, re.MULTILINE)
+    code = "import neptune_api.conformance.suite as suite; print(suite.__file__)"
+    where = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=elsewhere, env=environment
+    )
+    assert Path(where.stdout.strip()).is_relative_to(installed)
 
 
 def test_the_metadata_says_what_it_is(wheel: zipfile.ZipFile, metadata: Message) -> None:
