@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import struct
-from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +19,7 @@ from neptune_api.v1 import annotations_pb2
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     # From a row, and how many characters of a text count, to what the message of its type has beside name and type.
     Encode = Callable[[Any, int | None], bytes]
@@ -45,14 +44,22 @@ _HAS_PREVIEW: Final = b"\x50\x01"
 _LAST_STEP: Final = b"\x19"
 _LAST: Final = b"\x22"
 
+
+class _Varints(dict[int, bytes]):
+    """Numbers as varints: small ones, as most lengths are, from a table."""
+
+    def __missing__(self, number: int) -> bytes:
+        return encode_varint(number)
+
+
+_VARINTS: Final = _Varints((number, encode_varint(number)) for number in range(2048))
 _NAN: Final = math.nan
 _ZERO: Final = bytes(8)
 _UINT64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _double: Final = struct.Struct("<d").pack
 _summary: Final = struct.Struct("<cdcdcdcdcdcd").pack
-# Lengths come back again and again.
-_length: Final = lru_cache(4096)(encode_varint)
 # Rows as they come from the database look each name up again.
+_name_and_type: Final = itemgetter(AttributeRow._fields.index("name"), AttributeRow._fields.index("type"))
 _last_step, _last_payload, _int_value, _float_value, _text_value, _mime_type = (
     itemgetter(AttributeRow._fields.index(name))
     for name in ("last_step", "last_payload", "int_value", "float_value", "text_value", "mime_type")
@@ -66,25 +73,30 @@ def encode_attributes(rows: Iterable[AttributeRow], tag: bytes, *, longest: int 
     """
     fields = []
     for row in rows:
-        _, name, type_ = row[:3]
+        name, type_ = _name_and_type(row)
         path = name.encode()
         type_field, message, encode = _ENCODINGS[type_]
-        attribute = head = _NAME + _length(len(path)) + path + type_field
+        attribute = head = _NAME + _VARINTS[len(path)] + path + type_field
         if encode is not None:
             value = head + encode(row, longest)
-            attribute = head + message + _length(len(value)) + value
-        fields.append(tag + _length(len(attribute)) + attribute)
+            attribute = head + message + _VARINTS[len(value)] + value
+        fields.append(tag + _VARINTS[len(attribute)] + attribute)
     return fields
+
+
+def encode_parts(tag: bytes, parts: Sequence[bytes]) -> list[bytes]:
+    """Return a field that holds a serialized message given in parts, in parts as well."""
+    return [tag + _VARINTS[sum(map(len, parts))], *parts]
 
 
 def encode_field(tag: bytes, content: bytes) -> bytes:
     """Return a field that holds a text in UTF-8 or a serialized message."""
-    return tag + _length(len(content)) + content
+    return tag + _VARINTS[len(content)] + content
 
 
 def _encode_integer(row: AttributeRow, _: int | None, tag: bytes = _INTEGER) -> bytes:
     value = _int_value(row)
-    return tag + encode_varint(value & _UINT64) if value else b""
+    return tag + _VARINTS[value & _UINT64] if value else b""
 
 
 def _encode_float(row: AttributeRow, _: int | None) -> bytes:

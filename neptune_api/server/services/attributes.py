@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from neptune_api.server import limits, page_tokens
-from neptune_api.server.attribute_messages import TYPE_NAMES, encode_attributes, encode_field
+from neptune_api.server.attribute_messages import TYPE_NAMES, encode_attributes, encode_parts
 from neptune_api.server.errors import StatusError, denied, invalid, not_found
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.name_filters import NameFilter
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from neptune_api.server.access import Access
-    from neptune_api.server.store.attributes import RunRow
     from neptune_api.server.store.definitions import Definition
     from neptune_api.server.store.records import ProjectRecord
     from neptune_api.server.store.runs import RunRecord
-    from neptune_api.server.store.series import AttributeRow
     from neptune_api.server.store.store import Store
     from neptune_api.v1.queries_pb2 import AttributeNameFilter, AttributeTypeFilter
 
@@ -85,8 +83,13 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         rest.next_page.limit = limit
         if end is not None:
             rest.next_page.next_page_token = page_tokens.encode(_VALUES, *end)
-        entries = [_encode_entry(project, run, rows) for run, rows in page]
-        return Encoded(b"".join([*entries, rest.SerializeToString()]))
+        parts: list[bytes] = []
+        for run, rows in page:
+            whose = attributes_pb2.RunAttributeValues(
+                experiment_id=run.uuid, experiment_short_id=f"{project.key}-{run.number}"
+            )
+            parts += encode_parts(_ENTRIES, [whose.SerializeToString(), *encode_attributes(rows, _ATTRIBUTES_OF_RUN)])
+        return Encoded(b"".join([*parts, rest.SerializeToString()]))
 
     def GetAttributes(  # type: ignore[override]  # see Encoded
         self, request: pb.GetAttributesRequest, context: grpc.ServicerContext
@@ -205,12 +208,6 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         if not projects:
             raise denied("None of the projects exists, or you may not see them.")
         return list(projects.values())
-
-
-def _encode_entry(project: ProjectRecord, run: RunRow, rows: Sequence[AttributeRow]) -> bytes:
-    """Return a field `entries` of AttributeValues."""
-    whose = attributes_pb2.RunAttributeValues(experiment_id=run.uuid, experiment_short_id=f"{project.key}-{run.number}")
-    return encode_field(_ENTRIES, b"".join([whose.SerializeToString(), *encode_attributes(rows, _ATTRIBUTES_OF_RUN)]))
 
 
 def _definitions(found: Iterable[Definition]) -> list[attributes_pb2.AttributeDefinition]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from neptune_api.server import limits, nql
-from neptune_api.server.attribute_messages import encode_attributes, encode_field
+from neptune_api.server.attribute_messages import encode_attributes, encode_field, encode_parts
 from neptune_api.server.errors import StatusError, syntax_error, unimplemented
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.store import search
@@ -110,16 +110,16 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                 kept_columns=self._kept_columns,
             )
             entries = search.entries(connection, found.keys)
-            carried: dict[int, bytes] = {}
+            carried: dict[int, list[bytes]] = {}
             for values in self._values(connection, entries, AttributeFilter(names)):
                 check()
                 for run, rows in values:
-                    carried[run.key] = b"".join(encode_attributes(rows, _ATTRIBUTES, longest=longest))
+                    carried[run.key] = encode_attributes(rows, _ATTRIBUTES, longest=longest)
         whose = {key: _encode_project(project) for key, project in by_id.items()}
         parts = [attributes_pb2.LeaderboardEntries(matching_item_count=found.total).SerializeToString()]
         for run in entries:
             uuid = encode_field(_EXPERIMENT_ID, run.uuid.encode())
-            parts.append(encode_field(_ENTRIES, uuid + whose[run.project_id] + carried.get(run.key, b"")))
+            parts += encode_parts(_ENTRIES, [uuid, whose[run.project_id], *carried.get(run.key, ())])
         return Encoded(b"".join(parts))
 
     def _values(
