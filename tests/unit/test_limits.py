@@ -131,6 +131,12 @@ def test_pages_of_searches_do_not_grow_without_end(scene: Scene, monkeypatch: py
     monkeypatch.setattr(limits, "MAX_SEARCH_ANSWER_BYTES", 19_000)
     with pytest.raises(ResourceExhaustedException, match="more than 19,000 bytes: ask for fewer runs"):
         entries.SearchLeaderboardEntries(search)
+    del params.attribute_filters[1]
+    search.params.CopyFrom(params)
+    assert entries.SearchLeaderboardEntries(search).matching_item_count == 1
+    monkeypatch.setattr(limits, "MAX_SEARCH_ANSWER_BYTES", 9_000)
+    with pytest.raises(ResourceExhaustedException, match="more than 9,000 bytes: ask for fewer runs"):
+        entries.SearchLeaderboardEntries(search)
 
 
 def test_metadata_have_a_limit(neptune_server: ScriptedServer) -> None:

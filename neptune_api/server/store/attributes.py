@@ -195,17 +195,20 @@ def values_of_run(
 
 
 class _Room:
-    """How many rows, and about how many bytes, may still be taken; None is any number. One row always may."""
+    """How many rows, and about how many bytes, may still be taken; None is any number.
+
+    Where rows are counted, one of any size may be taken: a page has at least one.
+    """
 
     def __init__(self, rows: int | None, size: int | None) -> None:
         self.rows = rows
         self._size = size
-        self._is_empty = True
+        self._needs_one = rows is not None
 
     def has(self, count: int, size: int) -> bool:
         """Tell whether so many rows of so many bytes may be taken."""
         return (self.rows is None or count <= self.rows) and (
-            self._size is None or size <= self._size or (count == 1 and self._is_empty)
+            self._size is None or size <= self._size or (count == 1 and self._needs_one)
         )
 
     def take(self, found: Sequence[_Found]) -> Sequence[_Found]:
@@ -217,7 +220,7 @@ class _Room:
             count = size = 0
             while self.has(count + 1, more := size + _size(rows[count : count + 1])):
                 count, size = count + 1, more
-        self._is_empty = self._is_empty and not count
+        self._needs_one = self._needs_one and not count
         if self.rows is not None:
             self.rows -= count
         if self._size is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -55,25 +55,34 @@ class RunIdentifier:
         return None if self.number is None else f"{self.key}-{self.number}"
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """A run; `key` is the integer by which the store knows it, times are milliseconds, steps are micro-steps."""
 
     key: int
     uuid: str
     project_id: int
     project_uuid: str
+    project_key: str
     run_id: str
     number: int
-    short_id: str
     experiment: str | None
     parent_key: int | None
-    parent_short_id: str | None
+    parent_number: int | None
     fork_step: int | None
     owner: str
     created_ms: int
     trashed: bool
     archived: bool
+
+    @property
+    def short_id(self) -> str:
+        """Key of the project, `-`, number."""
+        return f"{self.project_key}-{self.number}"
+
+    @property
+    def parent_short_id(self) -> str | None:
+        """The same of the parent, which is in the same project; None for a run without one."""
+        return None if self.parent_number is None else f"{self.project_key}-{self.parent_number}"
 
 
 def find(
@@ -126,7 +135,7 @@ def page(
     query = _records().where(runs.c.project_id == project_id, runs.c.number > after_number)
     if trashed is not None:
         query = query.where(runs.c.trashed.is_(trashed))
-    return [_record(row) for row in connection.execute(query.order_by(runs.c.number).limit(limit))]
+    return [RunRecord(*row) for row in connection.execute(query.order_by(runs.c.number).limit(limit)).all()]
 
 
 def last_applied(connection: sa.Connection, keys: Collection[int]) -> dict[int, int]:
@@ -134,9 +143,7 @@ def last_applied(connection: sa.Connection, keys: Collection[int]) -> dict[int, 
     found: dict[int, int] = {}
     select = sa.select(attributes.c.run_id, attributes.c.int_value).where(attributes.c.name == "sys/ping_time")
     for batch in batches(list(keys)):
-        found.update(
-            (row.run_id, row.int_value) for row in connection.execute(select.where(attributes.c.run_id.in_(batch)))
-        )
+        found.update(map(tuple, connection.execute(select.where(attributes.c.run_id.in_(batch))).all()))
     return found
 
 
@@ -220,24 +227,25 @@ def _select_in(
     found: list[RunRecord] = []
     for batch in batches(values):
         query = _records().where(column.in_(batch), *conditions)
-        found += [_record(row) for row in connection.execute(query)]
+        found += [RunRecord(*row) for row in connection.execute(query).all()]
     return found
 
 
 def _records() -> sa.Select[Any]:
+    """Return the query for the fields of RunRecord, to be narrowed down."""
     parent = runs.alias("parent")
     return (
         sa.select(
             runs.c.id,
             runs.c.uuid,
             runs.c.project_id,
-            projects.c.uuid.label("project_uuid"),
+            projects.c.uuid,
+            projects.c.key,
             runs.c.run_id,
             runs.c.number,
-            projects.c.key.label("project_key"),
             runs.c.experiment,
             runs.c.parent_id,
-            parent.c.number.label("parent_number"),
+            parent.c.number,
             runs.c.fork_step,
             users.c.username,
             runs.c.created_ms,
@@ -247,24 +255,4 @@ def _records() -> sa.Select[Any]:
         .join_from(runs, projects, projects.c.id == runs.c.project_id)
         .join(users, users.c.id == runs.c.owner_id)
         .join(parent, parent.c.id == runs.c.parent_id, isouter=True)
-    )
-
-
-def _record(row: Any) -> RunRecord:
-    return RunRecord(
-        key=row.id,
-        uuid=row.uuid,
-        project_id=row.project_id,
-        project_uuid=row.project_uuid,
-        run_id=row.run_id,
-        number=row.number,
-        short_id=f"{row.project_key}-{row.number}",
-        experiment=row.experiment,
-        parent_key=row.parent_id,
-        parent_short_id=None if row.parent_number is None else f"{row.project_key}-{row.parent_number}",
-        fork_step=row.fork_step,
-        owner=row.username,
-        created_ms=row.created_ms,
-        trashed=row.trashed,
-        archived=row.archived,
     )
