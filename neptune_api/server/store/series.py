@@ -406,7 +406,7 @@ def as_rows(
 ) -> list[AttributeRow]:
     """Return each attribute as one row, which tells of a series what is so over its lineage."""
     rows: list[AttributeRow] = [segments[0].row for segments in found]
-    inherited = [place for place, segments in enumerate(found) if not _is_own(segments)]
+    inherited = [place for place, segments in enumerate(found) if not _is_told_by_row(segments)]
     floats = [place for place in inherited if rows[place].type == _FLOAT_SERIES]
     segments = [found[place] for place in floats]
     together = zip(floats, summaries.of(connection, segments), previews_after(connection, segments), strict=True)
@@ -426,6 +426,14 @@ def as_rows(
         step, payload = last or (None, None)
         rows[place] = rows[place]._replace(last_step=step, last_payload=payload)
     return rows
+
+
+def _is_told_by_row(segments: Sequence[Segment]) -> bool:
+    """Tell whether an attribute has a single row, which tells of nothing that does not belong to it."""
+    if len(segments) > 1:
+        return False
+    row, upper = segments[0]
+    return upper == steps.END or not (row.has_preview or segments[0].is_cut)
 
 
 def _is_own(segments: Sequence[Segment]) -> bool:
