@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped] # ships no types
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc  # type: ignore[import-untyped] # ships no types
 
 from neptune_api._grpc import forks
 from neptune_api.exceptions import STATUS_DETAILS_KEY
 from neptune_api.options import PUSHBACK_KEY, server_arguments
 from neptune_api.server import limits
 from neptune_api.server.errors import StatusError, unimplemented
-from neptune_api.server.handlers import behaviour_of, collect_rpcs
+from neptune_api.server.handlers import collect_rpcs
 from neptune_api.server.pools import end_pools
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ CALL_THREADS: Final = 24
 # A stream keeps a thread for as long as it lives, mostly asleep. Streams have threads of their own, so however many are
 # open, calls with one answer go on.
 _REFUSING_THREADS: Final = 4
+
+# Who looks at the API by reflection waits for what it takes to import; nobody else does.
+_REFLECTION: Final = "grpc.reflection.v1alpha.ServerReflection"
 
 # How long a stopping door waits for the servicers of calls it has cancelled.
 _CANCEL_SECONDS: Final = 0.2
@@ -126,16 +129,26 @@ class GrpcDoor:
         return _on_threads(self._streams, call)
 
     def _serve_health(self, services: list[str]) -> None:
-        for name in ("", *services, health.SERVICE_NAME, reflection.SERVICE_NAME):
+        for name in ("", *services, health.SERVICE_NAME, _REFLECTION):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._router.rpcs.update(collect_rpcs(health_pb2_grpc.add_HealthServicer_to_server, self._health))
 
     def _serve_reflection(self, services: list[str]) -> None:
-        servicer = reflection.ReflectionServicer([*services, health.SERVICE_NAME, reflection.SERVICE_NAME])
-        for path, rpc in collect_rpcs(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer).items():
-            self._router.rpcs[path] = grpc.stream_stream_rpc_method_handler(
-                self._limited_stream(behaviour_of(rpc)), rpc.request_deserializer, rpc.response_serializer
-            )
+        @cache
+        def servicer() -> Any:
+            from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped] # ships no types
+
+            return reflection.ReflectionServicer([*services, health.SERVICE_NAME, _REFLECTION])
+
+        def answer(payloads: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            from grpc_reflection.v1alpha import reflection_pb2 as pb
+
+            requests = map(pb.ServerReflectionRequest.FromString, payloads)
+            for response in servicer().ServerReflectionInfo(requests, context):
+                yield response.SerializeToString()
+
+        limited = self._limited_stream(answer)
+        self._router.rpcs[f"/{_REFLECTION}/ServerReflectionInfo"] = grpc.stream_stream_rpc_method_handler(limited)
 
 
 class _Router(grpc.GenericRpcHandler):

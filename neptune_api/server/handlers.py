@@ -342,12 +342,6 @@ def collect_rpcs(add: Callable[[Any, Any], None], servicer: object) -> dict[str,
     return registrar.rpcs
 
 
-def behaviour_of(rpc: grpc.RpcMethodHandler[Any, Any]) -> Behaviour:
-    """Return the method of the servicer behind a registered RPC, whatever its arity."""
-    kinds = (rpc.unary_unary, rpc.unary_stream, rpc.stream_unary, rpc.stream_stream)
-    return next(behaviour for behaviour in kinds if behaviour is not None)
-
-
 def _generated_base(servicer: type) -> type:
     for cls in servicer.__mro__:
         if cls.__module__.endswith("_pb2_grpc") and cls.__name__.endswith("Servicer"):

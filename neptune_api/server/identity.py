@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
-import jwt
 import sqlalchemy as sa
 
 from neptune_api.credentials import ApiToken, InvalidTokenError, Secret
@@ -362,6 +361,8 @@ class Identity:
             "exp": int(now + seconds),
             **further,
         }
+        import jwt
+
         return jwt.encode(claims, self._token_secret, algorithm=_ALGORITHM)
 
     def _verify_access(self, token: str) -> tuple[Caller, float]:
@@ -378,6 +379,8 @@ class Identity:
         """
         if len(token) > MAX_TOKEN_BYTES:
             return None
+        import jwt
+
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,

@@ -17,7 +17,7 @@ import grpc
 from neptune_api.server import ports
 from neptune_api.server.access import Access
 from neptune_api.server.deferral import DeferredStore
-from neptune_api.server.files.door import FILES_PREFIX
+from neptune_api.server.files.paths import FILES_PREFIX
 from neptune_api.server.files.storage import FolderStorage, StorageError
 from neptune_api.server.grpc_door import GrpcDoor
 from neptune_api.server.handlers import collect_handlers
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     Clock: TypeAlias = Callable[[], float]
     Adapt: TypeAlias = Callable[[Handler], Handler]
 
-for _package in ("httptools", "numpy", "re2", "uvicorn"):
+for _package in ("grpc_reflection", "httptools", "jwt", "numpy", "re2", "uvicorn"):
     # They are imported when they are first needed, which would be late to hear that one is missing.
     if find_spec(_package) is None:
         raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from neptune_api.server import limits
 from neptune_api.server.files.folder import DamagedFileError
-from neptune_api.server.files.paths import unquote
+from neptune_api.server.files.paths import FILES_PREFIX, unquote
 from neptune_api.server.files.ranges import UnsatisfiableError, select
 from neptune_api.server.files.signing import ExpiredError, ForgedError
 
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
-
-FILES_PREFIX: Final = "/api/files/"
-"""What the paths of all signed URLs of the door begin with."""
 
 _PIECE_BYTES: Final = 1024 * 1024
 _IDLE_SECONDS: Final = 60.0

@@ -7,6 +7,9 @@ import re
 import urllib.parse
 from typing import Final
 
+FILES_PREFIX: Final = "/api/files/"
+"""What the paths of all signed URLs that lead to the server itself begin with."""
+
 _MARK: Final = "~"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_TAIL: Final = 100

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
-from neptune_api.server.files.door import FILES_PREFIX, FileDoor
 from neptune_api.server.files.folder import Folder
-from neptune_api.server.files.paths import quote
+from neptune_api.server.files.paths import FILES_PREFIX, quote
 from neptune_api.server.files.signing import DEFAULT_SECONDS, Signer
 from neptune_api.v1.storage_service_pb2 import STORAGE_PROVIDER_AWS
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from neptune_api.server.files.door import FileDoor
     from neptune_api.v1.storage_service_pb2 import StorageProvider
 
 
@@ -77,7 +78,14 @@ class FolderStorage:
             self._folder.clean()
         except OSError as error:
             raise StorageError(f"The folder of files {root} cannot be written: {error.strerror}.") from error
-        self.door: Final = FileDoor(self._folder, self._signer, knows)
+        self._knows = knows
+
+    @cached_property
+    def door(self) -> FileDoor:
+        """What answers under FILES_PREFIX; made when HTTP is."""
+        from neptune_api.server.files.door import FileDoor
+
+        return FileDoor(self._folder, self._signer, self._knows)
 
     def sign(
         self, method: str, files: Sequence[tuple[str, str]], base_url: str, *, for_azure: bool = False
@@ -98,4 +106,5 @@ class FolderStorage:
 
     def close(self) -> None:
         """End the threads of the door."""
-        self.door.close()
+        if "door" in vars(self):
+            self.door.close()
