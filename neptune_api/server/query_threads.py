@@ -2,7 +2,7 @@
 
 A query computes in the interpreter, where one thread runs at a time. So more than a few at once only wait for each
 other, and for one who writes beside them there would be little left: while something is written, one query is answered
-after the other, with a pause after each that is as long as the query took.
+after the other, and between those that wait for each other there is a pause as long as the last one took.
 """
 
 from __future__ import annotations
@@ -31,11 +31,17 @@ class QueryThreads(ThreadPoolExecutor):
         self._is_writing = is_writing
         self._turn = threading.Lock()
         self._next_turn = 0.0
+        self._counting = threading.Lock()
+        self._unanswered = 0
         self._ending = threading.Event()
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Run a function when it is its turn."""
-        return super().submit(self._run, fn, args, kwargs)
+        future = super().submit(self._run, fn, args, kwargs)
+        with self._counting:
+            self._unanswered += 1
+        future.add_done_callback(self._answered)
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more, and wait for no turns."""
@@ -52,4 +58,9 @@ class QueryThreads(ThreadPoolExecutor):
                 return function(*args, **kwargs)
             finally:
                 end = time.monotonic()
-                self._next_turn = end + min(end - begin, _MOST_PAUSE_SECONDS)
+                if self._unanswered > 1:
+                    self._next_turn = end + min(end - begin, _MOST_PAUSE_SECONDS)
+
+    def _answered(self, _future: Future[Any]) -> None:
+        with self._counting:
+            self._unanswered -= 1
