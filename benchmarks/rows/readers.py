@@ -55,21 +55,22 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 def _writing(bench: Bench, store: str, load: WideLoad, readers: Readers) -> Iterator[Row]:
     points = bench.size(_POINTS, least=10)
+    light, heavy = bench.size(_LIGHT, least=4), bench.size(_HEAVY, least=2)
 
     def alone() -> float:
         return load.write(points)
 
     def beside() -> float:
-        with readers.asking(_LIGHT, _HEAVY):
+        with readers.asking(light, heavy):
             return load.write(points)
 
-    bench.say(f"{store}: {_LIGHT + _HEAVY} readers beside a writer")
+    bench.say(f"{store}: {light + heavy} readers beside a writer")
     figures = interleave(bench, 5, {"beside": beside, _ALONE: alone})
     name = store.lower()
     yield Row(
         name=f"readers-writer-{name}",
-        what=f"{store}: Submit, 10,000 paths x 1 step per message, beside {_LIGHT + _HEAVY} readers that never pause, "
-        f"{_HEAVY} of whom ask for everything or by an expression made to be slow; {readers.runs:,} runs",
+        what=f"{store}: Submit, 10,000 paths x 1 step per message, beside {light + heavy} readers that never pause, "
+        f"{heavy} of whom ask for everything or by an expression made to be slow; {readers.runs:,} runs",
         unit="points/s",
         figures=figures["beside"],
         budget=Budget(0.5, ratio_to=_ALONE),

@@ -291,7 +291,7 @@ def test_search_finds_what_brute_force_finds(world: tuple[Bench, list[Run]], que
     assert found_by(bench, text, BY_CREATION, heads=heads) == (len(expected), expected)
     # The second time, what the first time read may be kept; PostgreSQL keeps nothing.
     kept = KeptColumns(bench.database)
-    for _ in range(1 if bench.database.revision is None else 3):
+    for _ in range(3):
         assert found_by(bench, text, BY_CREATION, heads=heads, kept_columns=kept) == (len(expected), expected)
 
 

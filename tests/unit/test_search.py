@@ -22,6 +22,8 @@ from tests.stores import Bench
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.postgres import PostgresServer
+
 BY_CREATION = Order("sys/creation_time", TYPES["datetime"], None, descending=False)
 
 
@@ -73,6 +75,26 @@ def test_a_write_ends_what_is_kept(bench: Bench) -> None:
         assert found() == [2]
         runs.delete(connection, [2], 0)
     assert [found() for _ in range(3)] == [[]] * 3
+
+
+def test_what_another_server_writes_ends_what_is_kept(postgres: PostgresServer) -> None:
+    url = postgres.create_database()
+    query = 'x:float >= 0 AND s:string MATCHES "o"'
+    with Bench(url) as bench, Bench(url) as other:
+        bench.apply(*(operations.create(name) for name in "ab"), operations.assign({"x": 1.0, "s": "one"}, run="a"))
+        kept = KeptColumns(other.database)
+
+        def found() -> list[int]:
+            return numbers(other, query, Order("x", TYPES["float"], None, descending=True), kept_columns=kept)
+
+        # The database itself writes now and then.
+        for _ in range(20):
+            assert found() == [1]
+            if kept._projects:
+                break
+        assert kept._projects
+        bench.apply(operations.assign({"x": 2.0, "s": "two"}, run="b"))
+        assert [found() for _ in range(3)] == [[2, 1]] * 3
 
 
 def test_readers_beside_a_writer_see_all_that_is_applied(bench: Bench) -> None:

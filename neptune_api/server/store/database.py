@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
 
-from neptune_api.server.store import versions
+from neptune_api.server.store import schema, versions
 from neptune_api.server.store.faults import StoreError, UnavailableError
 
 if TYPE_CHECKING:
@@ -129,6 +129,19 @@ class Database:
         finally:
             with self._counting:
                 self._ended += 1
+
+    def snapshot(self, connection: sa.Connection) -> object:
+        """Begin the snapshot of a connection that has read nothing yet; return what tells it from others.
+
+        Where that is the same, so is everything that is seen. None where nobody can tell.
+        """
+        if self.is_shared:
+            # Which transactions it sees: those before a number, but for some.
+            return connection.scalar(sa.select(sa.cast(sa.func.pg_current_snapshot(), sa.Text)))
+        before = self.revision
+        connection.execute(sa.select(schema.meta.c.key).limit(1)).all()
+        # It is that of a revision if no write began or ended while it was taken.
+        return before if before == self.revision else None
 
     @property
     def revision(self) -> int | None:

@@ -2,7 +2,7 @@
 
 People page through a project, sort it, sort it again: the same columns are read over and over. Once a column has been
 asked for twice without a write in between, it is kept, and searches that need no other are answered in memory. A write
-to the database, whatever it changes, ends that. Databases that other processes write to keep nothing.
+to the database, whatever it changes and whoever makes it, ends that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from neptune_api.server.nql.evaluation import judge
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import Operator
-from neptune_api.server.store.schema import attributes, experiments, meta, runs
+from neptune_api.server.store.schema import attributes, experiments, runs
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class KeptColumns:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._revision: int | None = None
+        self._snapshot: object = None
         self._projects: dict[int, KeptProject] = {}
         self._asked: set[tuple[int, What]] = set()
 
@@ -88,17 +88,15 @@ class KeptColumns:
 
         The connection must not have read anything yet.
         """
-        before = self._database.revision
-        connection.execute(sa.select(meta.c.key).limit(1)).all()
-        # The snapshot of the connection is that of a revision if no write began or ended while it was taken.
-        if before is None or before != self._database.revision:
+        before = self._database.snapshot(connection)
+        if before is None:
             return None
         if len(needed) > _MAX_COLUMNS or any(type_ in _NEVER for _, type_, _ in needed):
             return None
         asked = {(project_id, what) for what in needed}
         with self._lock:
-            if self._revision != before:
-                self._revision, self._projects, self._asked = before, {}, set()
+            if self._snapshot != before:
+                self._snapshot, self._projects, self._asked = before, {}, set()
             if not asked <= self._asked:
                 self._asked |= asked
                 return None
@@ -112,7 +110,7 @@ class KeptColumns:
                 return None
             kept.columns[what] = reader.column(*what, kept.keys)
         with self._lock:
-            if self._revision == before:
+            if self._snapshot == before:
                 self._projects[project_id] = kept
                 if sum(item.size for item in self._projects.values()) > _MAX_BYTES:
                     self._projects = {}
