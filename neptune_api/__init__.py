@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from neptune_api import columns as columns
     from neptune_api import exceptions as exceptions
     from neptune_api import models as models
-    from neptune_api._grpc.sync_interceptors import AuthInterceptor, DeadlineInterceptor, ErrorInterceptor
+    from neptune_api._grpc.sync_interceptors import (
+        AuthInterceptor,
+        DeadlineInterceptor,
+        ErrorInterceptor,
+        MirrorInterceptor,
+    )
     from neptune_api.channels import channel
     from neptune_api.credentials import ApiToken
     from neptune_api.exceptions import NeptuneApiError
+    from neptune_api.mirror import Mirror, MirrorCounts
     from neptune_api.options import ChannelOptions, RetryPolicy
 
 __all__ = [
@@ -35,6 +41,9 @@ __all__ = [
     "ChannelOptions",
     "DeadlineInterceptor",
     "ErrorInterceptor",
+    "Mirror",
+    "MirrorCounts",
+    "MirrorInterceptor",
     "NeptuneApiError",
     "RetryPolicy",
     "__version__",
@@ -52,6 +61,9 @@ _HOMES: Final = {
     "ChannelOptions": "options",
     "DeadlineInterceptor": "_grpc.sync_interceptors",
     "ErrorInterceptor": "_grpc.sync_interceptors",
+    "Mirror": "mirror",
+    "MirrorCounts": "mirror",
+    "MirrorInterceptor": "_grpc.sync_interceptors",
     "NeptuneApiError": "exceptions",
     "RetryPolicy": "options",
     "channel": "channels",

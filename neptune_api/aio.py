@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from neptune_api._grpc.aio_interceptors import auth_interceptors, deadline_interceptors, error_interceptors
+from neptune_api._grpc.aio_interceptors import (
+    auth_interceptors,
+    deadline_interceptors,
+    error_interceptors,
+    mirror_interceptors,
+)
 from neptune_api.auth import AioApiTokenSource, AioProviderTokenSource, AioStaticTokenSource, AioTokenSource
 from neptune_api.channels import resolve
 from neptune_api.options import ChannelOptions
@@ -18,8 +23,9 @@ if TYPE_CHECKING:
     from neptune_api.auth import AioProvider
     from neptune_api.channels import Connection, Transport
     from neptune_api.credentials import ApiToken
+    from neptune_api.mirror import Mirror
 
-__all__ = ["auth_interceptors", "channel", "deadline_interceptors", "error_interceptors"]
+__all__ = ["auth_interceptors", "channel", "deadline_interceptors", "error_interceptors", "mirror_interceptors"]
 
 
 def channel(
@@ -30,6 +36,7 @@ def channel(
     options: ChannelOptions | None = None,
     transport: Transport | None = None,
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    mirror: Mirror | None = None,
 ) -> grpc.aio.Channel:
     """Open a channel for the generated stubs on the running event loop; it connects at the first call.
 
@@ -68,7 +75,7 @@ def channel(
         below = FallbackChannel(below, _open(connection.fallback, options, interceptors))
     if connection.api_token is not None:
         source = AioApiTokenSource(connection.api_token, token_transport(below), timeout=options.exchange_timeout)
-    return kind(below, source, options)
+    return kind(below, source, options, mirror)
 
 
 def _open(

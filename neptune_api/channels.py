@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from neptune_api.auth import Provider
     from neptune_api.http.endpoint import Endpoint
+    from neptune_api.mirror import Mirror
     from neptune_api.proxies import Proxy
 
     Transport: TypeAlias = Literal["auto", "grpc", "http"]
@@ -283,6 +284,7 @@ def channel(
     access_token: str | Provider | None = None,
     options: ChannelOptions | None = None,
     transport: Transport | None = None,
+    mirror: Mirror | None = None,
 ) -> grpc.Channel:
     """Open a channel for the generated stubs; it connects at the first call.
 
@@ -296,6 +298,8 @@ def channel(
     and, when nobody speaks it there, goes over to HTTP for as long as the channel lives. None takes gRPC if the token
     has an address for it. Over HTTP, methods that take a stream of requests raise UnimplementedException when they are
     called; everything else works in the same way on both wires.
+
+    `mirror` sends copies of the calls that write to a second server, best effort.
 
     Calls have the deadlines of `options`, carry an access token that is fetched and renewed as needed, are retried when
     the method allows it, and raise the exceptions of neptune_api.exceptions, which are grpc.RpcErrors. A call whose
@@ -332,4 +336,4 @@ def channel(
         below = FallbackChannel(below, connection.fallback.open(options))
     if connection.api_token is not None:
         source = ApiTokenSource(connection.api_token, token_transport(below), timeout=options.exchange_timeout)
-    return kind(below, source, options)
+    return kind(below, source, options, mirror)

@@ -23,6 +23,7 @@ FAMILIES: Final = (
     "growth",
     "http_calls",
     "doors",
+    "mirror",
     "queries",
     "readers",
 )

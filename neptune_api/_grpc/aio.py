@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from neptune_api._grpc.policy import Deadline, Pairs
     from neptune_api.auth import AioPerform
     from neptune_api.exceptions import NeptuneApiError
+    from neptune_api.mirror import Mirror
     from neptune_api.options import ChannelOptions
 
     Metadata: TypeAlias = grpc.aio.Metadata | Sequence[tuple[str, str | bytes]]
@@ -59,10 +60,10 @@ class _Attempts:
         policy.check_side()
         self._policy = policy
         self._invoke = invoke
-        self._request = request
         self._arguments = arguments
         self._deadline: Deadline = policy.deadline(timeout)
         self._metadata: Pairs = policy.metadata(metadata)
+        self._request = policy.mirrored(request, self._metadata)
         self._source = policy.source_for(self._metadata)
         self._token: AccessToken | None = None
 
@@ -74,6 +75,10 @@ class _Attempts:
         if (source is None or token is not None) and not self._deadline.passed():
             return kind(self._attempt(token), self._error, restart)
         return kind(None, self._error, restart, self._first)
+
+    def written(self, request: Any) -> None:
+        """Take note of a request that is written to the stream one by one."""
+        self._policy.mirrored_one(request, self._metadata)
 
     def _attempt(self, token: AccessToken | None) -> Any:
         self._token = token
@@ -173,7 +178,9 @@ class _StreamUnary(StreamUnaryBase):
     ) -> StreamUnaryCall:
         arguments = (credentials, wait_for_ready, compression)
         attempts = _Attempts(self._policy, self._call, request_iterator, timeout, metadata, arguments)
-        return attempts.start(StreamUnaryCall, replay=False)
+        call = attempts.start(StreamUnaryCall, replay=False)
+        call.written = attempts.written
+        return call
 
 
 class _StreamStream(StreamStreamBase):
@@ -196,7 +203,9 @@ class _StreamStream(StreamStreamBase):
     ) -> StreamStreamCall:
         arguments = (credentials, wait_for_ready, compression)
         attempts = _Attempts(self._policy, self._call, request_iterator, timeout, metadata, arguments)
-        return attempts.start(StreamStreamCall, replay=False)
+        call = attempts.start(StreamStreamCall, replay=False)
+        call.written = attempts.written
+        return call
 
 
 class Channel(grpc.aio.Channel):
@@ -205,14 +214,29 @@ class Channel(grpc.aio.Channel):
     Made by neptune_api.aio.channel(), for the event loop that runs then. Closing it closes the channel below.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, source: AioTokenSource | None, options: ChannelOptions) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        source: AioTokenSource | None,
+        options: ChannelOptions,
+        mirror: Mirror | None = None,
+    ) -> None:
         self._channel = channel
         self._source = source
         self._options = options
+        self._mirror = mirror
         self._side = forks.here.side
 
     def _policy(self, path: str, serialize: Callable[[Any], bytes] | None, *, streams: bool) -> Policy[AioTokenSource]:
-        return Policy.make(path, self._source, self._options, streams=streams, serialize=serialize, side=self._side)
+        return Policy.make(
+            path,
+            self._source,
+            self._options,
+            streams=streams,
+            serialize=serialize,
+            side=self._side,
+            mirror=self._mirror,
+        )
 
     # As in sync.py: requests that are no stream are serialized here.
 

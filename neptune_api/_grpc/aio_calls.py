@@ -292,6 +292,8 @@ def _is_made_up(error: grpc.RpcError) -> bool:
 class _StreamRequest(_Call):
     _status: grpc.aio.AioRpcError | None = None
     """How the server ended the call."""
+    written: Callable[[Any], None] = staticmethod(lambda _: None)
+    """Is told of each request that is written one by one."""
 
     # When a server ends a call while a request is being written, grpc.aio puts INTERNAL, "Internal error from Core", in
     # the place of the server's status or the other way round (https://github.com/grpc/grpc/issues/36066).
@@ -328,6 +330,7 @@ class _StreamRequest(_Call):
     async def write(self, request: Any) -> None:
         """Send a request; raises the call's error, or asyncio.InvalidStateError when the call has ended."""
         call = await self._started()
+        self.written(request)
         try:
             await call.write(request)
         except grpc.RpcError as error:

@@ -22,6 +22,7 @@ from neptune_api._grpc.policy import (
     effective_timeout,
     has_authorization,
     is_unauthenticated,
+    keyed,
     known_secrets,
 )
 from neptune_api.options import ChannelOptions
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
 
     from neptune_api.auth import AccessToken, AioTokenSource
     from neptune_api.exceptions import NeptuneApiError
+    from neptune_api.mirror import Mirror
 
     Details: TypeAlias = grpc.aio.ClientCallDetails
     Continuation: TypeAlias = Callable[[Details, Any], Awaitable[Any]]
 
-__all__ = ["auth_interceptors", "deadline_interceptors", "error_interceptors"]
+__all__ = ["auth_interceptors", "deadline_interceptors", "error_interceptors", "mirror_interceptors"]
 
 
 def _changed(details: Details, *, timeout: float | None, metadata: Any) -> Details:
@@ -224,3 +226,58 @@ def deadline_interceptors(options: ChannelOptions | None = None) -> tuple[grpc.a
         _DeadlinesStreamUnary(options.stream_timeout),
         _DeadlinesStreamStream(options.stream_timeout),
     )
+
+
+# Copies.
+
+
+class _Mirrored:
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+
+    def _copied(self, details: Details, request: Any) -> tuple[Details, Any]:
+        method = find_method(details.method)
+        path = f"/{method.name}"
+        if not self._mirror.mirrors(path):
+            return details, request
+        metadata = keyed(method, details.metadata or ())
+        changed = _changed(details, timeout=details.timeout, metadata=grpc.aio.Metadata(*metadata))
+        return changed, self._mirror.take(path, request, metadata)
+
+
+class _MirrorUnaryUnary(_Mirrored, grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(
+        self, continuation: Continuation, client_call_details: Details, request: Any
+    ) -> Any:
+        return await continuation(*self._copied(client_call_details, request))
+
+
+class _MirrorUnaryStream(_Mirrored, grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(
+        self, continuation: Continuation, client_call_details: Details, request: Any
+    ) -> Any:
+        return await continuation(*self._copied(client_call_details, request))
+
+
+class _MirrorStreamUnary(_Mirrored, grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(
+        self, continuation: Continuation, client_call_details: Details, request_iterator: Any
+    ) -> Any:
+        return await continuation(*self._copied(client_call_details, request_iterator))
+
+
+class _MirrorStreamStream(_Mirrored, grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(
+        self, continuation: Continuation, client_call_details: Details, request_iterator: Any
+    ) -> Any:
+        return await continuation(*self._copied(client_call_details, request_iterator))
+
+
+def mirror_interceptors(mirror: Mirror) -> tuple[grpc.aio.ClientInterceptor, ...]:
+    """Return the interceptors that send copies of calls to a second server, best effort.
+
+    They are for channels made elsewhere; those of neptune_api.aio.channel() take the mirror. Requests that are written
+    to a stream one by one are not copied.
+    """
+    kinds = (_MirrorUnaryUnary, _MirrorUnaryStream, _MirrorStreamUnary, _MirrorStreamStream)
+    return tuple(kind(mirror) for kind in kinds)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from google.protobuf.descriptor import ServiceDescriptor
+    from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 
 PACKAGE: Final = "neptune_api.v1"
 
@@ -28,6 +28,16 @@ class Method:
     """Calling it twice does no more than calling it once."""
     keyed: bool = False
     """It writes, and the server knows a repeated call by its idempotency key."""
+    single: str | None = None
+    """Of a method that takes a stream of requests: the path of the one that takes the same requests one by one."""
+
+    responses: bool = False
+    """It answers with a stream."""
+
+    @property
+    def short_name(self) -> str:
+        """Name without the package, such as `RunsService.GetRun`."""
+        return self.name.rpartition(".")[2].replace("/", ".")
 
 
 def service_descriptors() -> Iterator[ServiceDescriptor]:
@@ -55,9 +65,27 @@ def all_methods() -> Mapping[str, Method]:
                 anonymous=options.Extensions[access].anonymous,
                 retryable=level != MethodOptions.IDEMPOTENCY_UNKNOWN,
                 keyed=level == MethodOptions.IDEMPOTENT,
+                responses=descriptor.server_streaming,
+                single=_single(service, descriptor) if descriptor.client_streaming else None,
             )
             methods[f"/{method.name}"] = method
     return methods
+
+
+def _single(service: ServiceDescriptor, stream: MethodDescriptor) -> str | None:
+    for method in service.methods:
+        if method.input_type is stream.input_type and not method.client_streaming:
+            return f"/{service.full_name}/{method.name}"
+    return None
+
+
+def message_type(path: str) -> Descriptor:
+    """Return the type of the requests of a method of the API."""
+    from google.protobuf import descriptor_pool
+
+    service, _, name = path.removeprefix("/").partition("/")
+    requests: Descriptor = descriptor_pool.Default().FindServiceByName(service).FindMethodByName(name).input_type
+    return requests
 
 
 def find_method(path: str | bytes) -> Method:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from neptune_api.auth import AccessToken
     from neptune_api.exceptions import NeptuneApiError
+    from neptune_api.mirror import Mirror
     from neptune_api.options import ChannelOptions
 
     Pair: TypeAlias = tuple[str, str | bytes]
@@ -77,6 +78,14 @@ def has_authorization(metadata: Iterable[Pair]) -> bool:
     return any(key == AUTHORIZATION for key, _ in metadata)
 
 
+def keyed(method: Method, given: Iterable[Pair] | None) -> Pairs:
+    """Return metadata with an idempotency key, if the method takes one and there is none."""
+    pairs = () if given is None else tuple(given)
+    if method.keyed and not any(key == IDEMPOTENCY_KEY for key, _ in pairs):
+        return (*pairs, (IDEMPOTENCY_KEY, uuid.uuid4().hex))
+    return pairs
+
+
 @dataclass(frozen=True, slots=True)
 class Policy(Generic[SourceT]):
     """The rules for one method on one channel."""
@@ -90,6 +99,8 @@ class Policy(Generic[SourceT]):
     serialize: Callable[[Any], bytes] | None
     side: int | None
     """The side of forks on which the channel can be used; None for every side."""
+    mirror: Mirror | None
+    """Where copies of the calls go."""
 
     @classmethod
     def make(
@@ -101,6 +112,7 @@ class Policy(Generic[SourceT]):
         streams: bool,
         serialize: Callable[[Any], bytes] | None,
         side: int | None = None,
+        mirror: Mirror | None = None,
     ) -> Policy[SourceT]:
         """Return the rules for the method at `path`; `streams` if its requests or responses are a stream."""
         method = find_method(path)
@@ -111,6 +123,7 @@ class Policy(Generic[SourceT]):
             max_send_bytes=options.max_send_bytes,
             serialize=serialize,
             side=side,
+            mirror=mirror if mirror is not None and mirror.mirrors(f"/{method.name}") else None,
         )
 
     def check_side(self) -> None:
@@ -142,10 +155,18 @@ class Policy(Generic[SourceT]):
 
     def metadata(self, given: Iterable[Pair] | None) -> Pairs:
         """Return the metadata of all attempts of one call: the caller's and, for writes, an idempotency key."""
-        pairs = () if given is None else tuple(given)
-        if self.method.keyed and not any(key == IDEMPOTENCY_KEY for key, _ in pairs):
-            return (*pairs, (IDEMPOTENCY_KEY, uuid.uuid4().hex))
-        return pairs
+        return keyed(self.method, given)
+
+    def mirrored(self, request: Any, metadata: Pairs) -> Any:
+        """Have the call copied to another server; return the request, or the stream of requests, to make it with."""
+        if self.mirror is None:
+            return request
+        return self.mirror.take(f"/{self.method.name}", request, metadata)
+
+    def mirrored_one(self, request: Any, metadata: Pairs) -> None:
+        """Do so for one request of a stream that has no iterator."""
+        if self.mirror is not None:
+            self.mirror.copy(f"/{self.method.name}", request, metadata)
 
     def source_for(self, metadata: Pairs) -> SourceT | None:
         """Return where to get a token for a call; None when it needs none or brings its own."""

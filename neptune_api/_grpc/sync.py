@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from neptune_api._grpc.policy import Deadline, Pairs
     from neptune_api._grpc.sync_calls import Metadata
     from neptune_api.auth import Perform
+    from neptune_api.mirror import Mirror
     from neptune_api.options import ChannelOptions
 
     UnaryUnaryBase: TypeAlias = grpc.UnaryUnaryMultiCallable[Any, Any]
@@ -54,10 +55,10 @@ class _Attempts:
     ) -> None:
         self._policy = policy
         self._invoke = invoke
-        self._request = request
         self._arguments = arguments
         self._deadline: Deadline = policy.deadline(timeout)
         self._metadata: Pairs = policy.metadata(metadata)
+        self._request = policy.mirrored(request, self._metadata)
         self._source = policy.source_for(self._metadata)
         self.token: AccessToken | None = None
 
@@ -260,13 +261,16 @@ class Channel(grpc.Channel):
     any channel. Closing it closes the channel below.
     """
 
-    def __init__(self, channel: grpc.Channel, source: TokenSource | None, options: ChannelOptions) -> None:
+    def __init__(
+        self, channel: grpc.Channel, source: TokenSource | None, options: ChannelOptions, mirror: Mirror | None = None
+    ) -> None:
         self._channel = channel
         self._source = source
         self._options = options
+        self._mirror = mirror
 
     def _policy(self, path: str, serialize: Callable[[Any], bytes] | None, *, streams: bool) -> Policy[TokenSource]:
-        return Policy.make(path, self._source, self._options, streams=streams, serialize=serialize)
+        return Policy.make(path, self._source, self._options, streams=streams, serialize=serialize, mirror=self._mirror)
 
     # A serializer below would hide the size of a request, and its errors; streams are serialized below all the same,
     # one message at a time. Stubs of newer generators say _registered_method, which older grpcio does not know.

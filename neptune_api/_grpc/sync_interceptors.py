@@ -19,6 +19,7 @@ from neptune_api._grpc.policy import (
     effective_timeout,
     has_authorization,
     is_unauthenticated,
+    keyed,
     known_secrets,
 )
 from neptune_api._grpc.sync_calls import StreamCall, UnaryCall
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
     from neptune_api.auth import AccessToken, TokenSource
     from neptune_api.exceptions import NeptuneApiError
+    from neptune_api.mirror import Mirror
 
     Continuation: TypeAlias = Callable[[grpc.ClientCallDetails, Any], Any]
 
-__all__ = ["AuthInterceptor", "DeadlineInterceptor", "ErrorInterceptor"]
+__all__ = ["AuthInterceptor", "DeadlineInterceptor", "ErrorInterceptor", "MirrorInterceptor"]
 
 
 class _Details(NamedTuple):
@@ -227,3 +229,44 @@ class DeadlineInterceptor(_Interceptor):
     ) -> Any:
         """Set the deadline."""
         return self._call(continuation, client_call_details, request_iterator, self._options.stream_timeout)
+
+
+class MirrorInterceptor(_Interceptor):
+    """Sends copies of calls to a second server, best effort; channels made by neptune_api.channel() take the mirror."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+
+    def _call(self, continuation: Continuation, client_call_details: grpc.ClientCallDetails, request: Any) -> Any:
+        details = CallDetails.of(client_call_details)
+        method = find_method(details.method)
+        path = f"/{method.name}"
+        if self._mirror.mirrors(path):
+            metadata = keyed(method, details.metadata)
+            details = details._replace(metadata=metadata)
+            request = self._mirror.take(path, request, metadata)
+        return continuation(details, request)
+
+    def intercept_unary_unary(
+        self, continuation: Continuation, client_call_details: grpc.ClientCallDetails, request: Any
+    ) -> Any:
+        """Copy the request."""
+        return self._call(continuation, client_call_details, request)
+
+    def intercept_unary_stream(
+        self, continuation: Continuation, client_call_details: grpc.ClientCallDetails, request: Any
+    ) -> Any:
+        """Copy the request."""
+        return self._call(continuation, client_call_details, request)
+
+    def intercept_stream_unary(
+        self, continuation: Continuation, client_call_details: grpc.ClientCallDetails, request_iterator: Iterator[Any]
+    ) -> Any:
+        """Copy the requests, as they go."""
+        return self._call(continuation, client_call_details, request_iterator)
+
+    def intercept_stream_stream(
+        self, continuation: Continuation, client_call_details: grpc.ClientCallDetails, request_iterator: Iterator[Any]
+    ) -> Any:
+        """Copy the requests, as they go."""
+        return self._call(continuation, client_call_details, request_iterator)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
 from neptune_api._grpc import forks
+from neptune_api._threads import DaemonPool
 from neptune_api.http.failures import CallError, deadline_exceeded
 from neptune_api.http.protocol import FramingError, Response, TooLargeError
 from neptune_api.http.retries import Budget, Retries
@@ -130,51 +129,31 @@ class Transport:
 
 
 class Executor:
-    """Threads for calls that are waited for elsewhere, made when they are needed; an exit does not wait for them."""
-
-    # Those of concurrent.futures are joined at exit: a call to a server that does not answer would hold up the process
-    # until its deadline.
+    """Threads for calls that are waited for elsewhere, made when they are needed."""
 
     def __init__(self, threads: int = 64) -> None:
-        self._most = threads
+        self._threads = threads
         self.start_over()
 
     def start_over(self) -> None:
         """Begin without threads; also in the child of a fork."""
         self._lock = threading.Lock()
-        self._threads = 0
-        self._idle = threading.Semaphore(0)
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        weakref.finalize(self, self._work.put, None).atexit = False
+        self._pool: DaemonPool | None = None
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Run a function, which raises nothing, on one of the threads."""
-        self._work.put(work)
+        """Run a function on one of the threads."""
         with self._lock:
-            if not self._idle.acquire(blocking=False) and self._threads < self._most:
-                self._threads += 1
-                threading.Thread(
-                    target=_work, args=(self._work, self._idle), name=f"neptune-api-http-{self._threads}", daemon=True
-                ).start()
+            if self._pool is None:
+                self._pool = DaemonPool(self._threads, "neptune-api-http")
+            pool = self._pool
+        pool.submit(work)
 
     def close(self) -> None:
-        """End the threads once their work is done; what is submitted later has threads of its own."""
+        """End the threads once their work is done."""
         with self._lock:
-            work = self._work
-            self._threads = 0
-            self._idle = threading.Semaphore(0)
-            self._work = queue.SimpleQueue()
-            weakref.finalize(self, self._work.put, None).atexit = False
-        work.put(None)
-
-
-def _work(waiting: queue.SimpleQueue[Callable[[], None] | None], idle: threading.Semaphore) -> None:
-    """Do what is waiting until None comes, which is for all the threads of a queue. Holds no executor."""
-    while (work := waiting.get()) is not None:
-        work()
-        del work  # it holds the call
-        idle.release()
-    waiting.put(None)
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
 
 
 class BaseAttempts:

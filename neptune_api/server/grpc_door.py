@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped] # ships no types
 
 from neptune_api._grpc import forks
+from neptune_api._threads import DaemonPool
 from neptune_api.exceptions import STATUS_DETAILS_KEY
 from neptune_api.options import PUSHBACK_KEY, server_arguments
 from neptune_api.server import limits
@@ -21,6 +22,7 @@ from neptune_api.server.pools import end_pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import ThreadPoolExecutor
 
     from neptune_api.server.handlers import Behaviour, Handler
 
@@ -37,6 +39,7 @@ _REFLECTION: Final = "grpc.reflection.v1alpha.ServerReflection"
 
 # How long a stopping door waits for the servicers of calls it has cancelled.
 _CANCEL_SECONDS: Final = 0.2
+_FOR_EVER: Final = 3600.0
 
 # Clients that nobody configured take 8 KiB of metadata; a percent-encoded sentence, the details in base64 and what gRPC
 # adds have to fit in.
@@ -58,21 +61,23 @@ class GrpcDoor:
     def __init__(
         self,
         address: str,
-        queries: ThreadPoolExecutor,
+        queries: DaemonPool,
         *,
         credentials: grpc.ServerCredentials | None = None,
         max_streams: int = limits.MAX_STREAMS,
     ) -> None:
         """Bind it. `queries` are the threads that answer queries, which whoever made them ends."""
         forks.start()
-        self._calls = ThreadPoolExecutor(CALL_THREADS, "neptune-api-call")
+        self._calls = DaemonPool(CALL_THREADS, "neptune-api-call")
         self._queries = queries
-        self._streams = ThreadPoolExecutor(max_streams + _REFUSING_THREADS, "neptune-api-stream")
+        self._streams = DaemonPool(max_streams + _REFUSING_THREADS, "neptune-api-stream")
         self._max_streams = max_streams
         self._open_streams = threading.Semaphore(max_streams)
         self._router = _Router()
         self._health = health.HealthServicer()
-        self._server = grpc.server(self._calls, handlers=[self._router], options=server_arguments())
+        # gRPC asks nothing of a pool but submit().
+        pool = cast("ThreadPoolExecutor", self._calls)
+        self._server = grpc.server(pool, handlers=[self._router], options=server_arguments())
         if credentials is None:
             self.port = self._server.add_insecure_port(address)
         else:
@@ -93,6 +98,11 @@ class GrpcDoor:
         self._health.enter_graceful_shutdown()
         self._server.stop(grace).wait(grace + _CANCEL_SECONDS)
         return end_pools((self._calls, self._streams), end)
+
+    def leave(self) -> None:
+        """Take no more calls; those under way end with the program, which is about to."""
+        with contextlib.suppress(RuntimeError):  # of the thread that would cancel calls in the end: none can be started
+            self._server.stop(_FOR_EVER)
 
     def _rpc(self, handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
         guarded = handler.guarded(handler.parse, handler.serialize)
@@ -176,7 +186,7 @@ _FACTORIES: Final[dict[tuple[bool, bool], Callable[[Any], grpc.RpcMethodHandler[
 }
 
 
-def _on_threads(pool: ThreadPoolExecutor, behaviour: Behaviour) -> Behaviour:
+def _on_threads(pool: DaemonPool, behaviour: Behaviour) -> Behaviour:
     # gRPC looks for a behaviour's own threads under this name; without it all would share those of calls.
     behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined] # functions take attributes
     return behaviour

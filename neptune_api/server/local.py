@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from neptune_api._grpc import forks
 from neptune_api.credentials import Secret
-from neptune_api.server.server import DEFAULT_USERNAME, DEFAULT_WORKSPACE, Server
+from neptune_api.server.server import DEFAULT_USERNAME, DEFAULT_WORKSPACE, GRACE_SECONDS, Server
 from neptune_api.v1.roles_pb2 import WORKSPACE_ROLE_MEMBER
 
 if TYPE_CHECKING:
@@ -89,13 +89,13 @@ class LocalServer:
         except BaseException:
             self.stop()
             raise
-        atexit.register(self.stop)
+        atexit.register(self._stop_at_once)
         forks.survive(self)
         return self
 
     def start_over(self) -> None:
         """Have no server in the child of a fork; the parent's goes on, with its folder."""
-        atexit.unregister(self.stop)
+        atexit.unregister(self._stop_at_once)
         forks.leave_alone(self._server)
         self._server = None
         temporary, self._temporary = self._temporary, None
@@ -104,10 +104,16 @@ class LocalServer:
 
     def stop(self) -> None:
         """End calls under way within about a second and stop; what was acknowledged stays, unless it was temporary."""
-        atexit.unregister(self.stop)
+        self._stop(GRACE_SECONDS)
+
+    def _stop_at_once(self) -> None:
+        self._stop(None)
+
+    def _stop(self, grace: float | None) -> None:
+        atexit.unregister(self._stop_at_once)
         server, self._server = self._server, None
         if server is not None:
-            server.stop()
+            server.stop(grace)
         temporary, self._temporary = self._temporary, None
         if temporary is not None:
             temporary.cleanup()

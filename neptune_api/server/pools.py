@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from concurrent.futures import ThreadPoolExecutor
+
+    from neptune_api._threads import DaemonPool
 
 
-def end_pools(pools: Sequence[ThreadPoolExecutor], end: float) -> bool:
+def end_pools(pools: Sequence[DaemonPool], end: float) -> bool:
     """Drop what waits in the pools and let their threads end; False if one still works at `end` (time.monotonic())."""
     for pool in pools:
         pool.shutdown(wait=False, cancel_futures=True)
-    waiters = [threading.Thread(target=pool.shutdown, daemon=True) for pool in pools]
-    for waiter in waiters:
-        waiter.start()
-    for waiter in waiters:
-        waiter.join(max(0.0, end - time.monotonic()))
-    return not any(waiter.is_alive() for waiter in waiters)
+    ended = [pool.join(max(0.0, end - time.monotonic())) for pool in pools]
+    return all(ended)

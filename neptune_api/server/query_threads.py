@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from neptune_api._threads import DaemonPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     Result = TypeVar("Result")
 
@@ -23,7 +25,7 @@ _THREADS: Final = max(4, os.cpu_count() or 1)
 _MOST_PAUSE_SECONDS: Final = 1.0
 
 
-class QueryThreads(ThreadPoolExecutor):
+class QueryThreads(DaemonPool):
     """Run queries; `is_writing` tells whether something is being written."""
 
     def __init__(self, is_writing: Callable[[], bool]) -> None:

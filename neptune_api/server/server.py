@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from neptune_api._threads import DaemonPool
 from neptune_api.server import ports
 from neptune_api.server.access import Access
 from neptune_api.server.deferral import DeferredStore
@@ -234,20 +234,17 @@ class Server:
         for handler in self._handlers.values():
             handler.answering()
 
-    def stop(self, grace: float = GRACE_SECONDS) -> bool:
+    def stop(self, grace: float | None = GRACE_SECONDS) -> bool:
         """Stop within about two seconds and lose nothing that was acknowledged; False if a servicer still works.
 
-        Calls under way may go on for `grace` seconds. A second stop does nothing.
+        Calls under way may go on for `grace` seconds. None is for the end of the program, when no thread can be started
+        and none is waited for. A second stop does nothing.
         """
         with self._stop_lock:
             if self._stopped:
                 return True
             self._stopped = True
-            # Both at the same time: each may take as long as the calls it lets finish.
-            with ThreadPoolExecutor(1) as beside:
-                http_stop = beside.submit(self._http_door.stop, grace)
-                finished = self._door is None or self._door.stop(grace)
-                finished = http_stop.result() and finished
+            finished = self._close_doors(grace)
             finished = end_pools((self._queries,), time.monotonic() + _QUERY_SECONDS) and finished
             self._stored.close()
             if self._files is not None:
@@ -257,6 +254,21 @@ class Server:
             self._database.close()
             _LOGGER.info("stopped")
             return finished
+
+    def _close_doors(self, grace: float | None) -> bool:
+        door, http_door = self._door, self._http_door
+        if grace is None:
+            if door is not None:
+                door.leave()
+            return http_door.stop(0)
+        if door is None:
+            return http_door.stop(grace)
+        # Both at the same time: each may take as long as the calls it lets finish.
+        beside = DaemonPool(1, "neptune-api-stop")
+        http_stop = beside.submit(http_door.stop, grace)
+        finished = door.stop(grace)
+        beside.shutdown(wait=False)
+        return http_stop.result() and finished
 
     def __enter__(self) -> Self:
         self.start()

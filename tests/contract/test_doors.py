@@ -7,7 +7,6 @@ import re
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from grpc_reflection.v1alpha import (  # type: ignore[import-untyped] # ships no
 
 import neptune_api
 from neptune_api import exceptions
+from neptune_api._threads import DaemonPool
 from neptune_api.credentials import ApiToken
 from neptune_api.options import ChannelOptions
 from neptune_api.server import LocalServer
@@ -72,7 +72,7 @@ class Ingest(ingest_service_pb2_grpc.IngestServiceServicer):
 @contextmanager
 def door(behave: Callable[[RunOperation], None] = lambda _: None, **options: Any) -> Iterator[GrpcDoor]:
     """A door with nothing behind it but `behave`."""
-    opened = GrpcDoor("127.0.0.1:0", ThreadPoolExecutor(4), **options)
+    opened = GrpcDoor("127.0.0.1:0", DaemonPool(4, "queries"), **options)
     opened.start(collect_handlers([Ingest(behave)], lambda _: CALLER))
     try:
         yield opened

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import message_factory
 
+from neptune_api._threads import DaemonPool
 from neptune_api.http.rules import all_rules
 from neptune_api.server import ports
 from neptune_api.server.handlers import Answering, Handler
@@ -46,7 +46,7 @@ def serving(
     gateway = Gateway(
         handlers,
         Addresses(url, "127.0.0.1:1"),
-        ThreadPoolExecutor(4),
+        DaemonPool(4, "queries"),
         clock=time.time,
         health=health,
         files=files,

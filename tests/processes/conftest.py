@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,6 +42,15 @@ def project(server: LocalServer) -> str:
         request = CreateProjectRequest(name=name, organization_identifier=server.workspace)
         ProjectsServiceStub(channel).CreateProject(request)
     return f"{server.workspace}/{name}"
+
+
+@pytest.fixture
+def hole() -> Iterator[str]:
+    """An address where connections are taken and nothing is ever answered."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture(params=["grpc", "http"])

@@ -15,10 +15,10 @@ import logging
 import re
 import urllib.parse
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from neptune_api._threads import DaemonPool
 from neptune_api.server import limits
 from neptune_api.server.files.folder import DamagedFileError
 from neptune_api.server.files.paths import FILES_PREFIX, unquote
@@ -88,7 +88,7 @@ class FileDoor:
         self._signer = signer
         self._knows = knows
         self._idle_seconds = idle_seconds
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="files")
+        self._threads = DaemonPool(_THREADS, "files")
 
     def close(self) -> None:
         """End the threads of the door."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from neptune_api._threads import DaemonPool
 from neptune_api.http import framing, transcode
 from neptune_api.http.json_codec import TranscodeError
 from neptune_api.http.rules import Format
@@ -67,11 +67,11 @@ class HttpContext:
 class Calls:
     """Runs RPCs for the door."""
 
-    def __init__(self, queries: ThreadPoolExecutor, *, max_streams: int = limits.MAX_STREAMS) -> None:
+    def __init__(self, queries: DaemonPool, *, max_streams: int = limits.MAX_STREAMS) -> None:
         """Make the threads, but for `queries`, which whoever made them ends."""
-        self._calls = ThreadPoolExecutor(CALL_THREADS, "neptune-api-http")
+        self._calls = DaemonPool(CALL_THREADS, "neptune-api-http")
         self._queries = queries
-        self._streams = ThreadPoolExecutor(max_streams, "neptune-api-http-stream")
+        self._streams = DaemonPool(max_streams, "neptune-api-http-stream")
         self._max_streams = max_streams
         self._open_streams = 0
         self.stopping = False

@@ -24,8 +24,8 @@ from neptune_api.server.identity import DISCOVERY_PATH, TOKEN_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from concurrent.futures import ThreadPoolExecutor
 
+    from neptune_api._threads import DaemonPool
     from neptune_api.server.handlers import Handler
     from neptune_api.server.http.exchange import App, Receive, Scope, Send
     from neptune_api.server.identity import Addresses
@@ -47,7 +47,7 @@ class Gateway:
         self,
         handlers: Mapping[str, Handler],
         addresses: Addresses,
-        queries: ThreadPoolExecutor,
+        queries: DaemonPool,
         *,
         clock: Callable[[], float],
         health: Health,
