@@ -63,6 +63,8 @@ class Results:
     results: list[Result] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     """Projects that the run has left behind."""
+    limits: list[str] = field(default_factory=list)
+    """Limits of the server that are not those the suite is written for, in words."""
     ended_early: bool = False
 
     @property
@@ -86,6 +88,10 @@ class Results:
         yield from self._table()
         yield from self._skipped()
         yield from self._failures()
+        if self.limits:
+            yield ""
+            yield "Limits of this server that the behaviours at a limit do not expect:"
+            yield from (f"    {limit}" for limit in self.limits)
         if self.left:
             yield ""
             yield f"Left behind: {', '.join(self.left)}"
@@ -132,6 +138,7 @@ class Results:
                 area: {outcome: counted[outcome] for outcome in OUTCOMES} for area, counted in self.counts.items()
             },
             "behaviours": [asdict(result) for result in self.results],
+            "limits": self.limits,
             "left": self.left,
         }
 

@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ pytest.register_assert_rewrite("neptune_api.conformance")
 from neptune_api.conformance.fixtures import MATRIX, ONCE_PER_DOOR, Hosts  # noqa: E402 # its asserts are rewritten
 from neptune_api.conformance.results import Result, Results, one_line  # noqa: E402
 from neptune_api.exceptions import NeptuneApiError  # noqa: E402
+from neptune_api.server import limits  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -68,10 +70,22 @@ def run(target: Target, wires: Sequence[str], only: Sequence[str] = (), *, progr
     finally:
         target.close()
     results.left = target.left
+    results.limits = _other_limits(target)
     results.ended_early = code == pytest.ExitCode.INTERRUPTED
     if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED}:
         raise RuntimeError(f"pytest ended with {code!r}: {plugin.trouble}")
     return results
+
+
+def _other_limits(target: Target) -> list[str]:
+    """Return the limits that differ from those that the suite knows, in words."""
+    told = target.info.limits
+    known = [(field.name, getattr(limits, field.name.upper(), None)) for field in told.DESCRIPTOR.fields]
+    return [
+        f"{name} is {getattr(told, name):,}, not {value:,}"
+        for name, value in known
+        if value is not None and target.info.version and getattr(told, name) != value
+    ]
 
 
 def _area(path: Path) -> str:
@@ -121,6 +135,7 @@ class _Plugin:
         self._names = names
         self._results = results
         self._progress = progress
+        self._folder = tempfile.TemporaryDirectory(prefix="neptune-api-")
         self._count = 0
         self.trouble = ""
 
@@ -132,8 +147,9 @@ class _Plugin:
         config.addinivalue_line("markers", f"{ONCE_PER_DOOR}: depends on no more than the door and the message")
         # The report is ours.
         config.pluginmanager.unregister(config.pluginmanager.get_plugin("terminalreporter"))
-        from hypothesis import settings
+        from hypothesis import configuration, settings
 
+        configuration.set_hypothesis_home_dir(self._folder.name)  # it would make one where the command is run
         settings.register_profile("conformance", deadline=None, database=None)
         settings.load_profile("conformance")
 
@@ -186,6 +202,9 @@ class _Plugin:
         if self._progress:
             sys.stderr.write(f"\r\x1b[K{len(known):,} of {self._count:,}  {result.area}")
             sys.stderr.flush()
+
+    def pytest_unconfigure(self) -> None:
+        self._folder.cleanup()
 
     def pytest_sessionfinish(self) -> None:
         if self._progress:

@@ -17,6 +17,8 @@ import pytest
 
 from neptune_api.credentials import ApiToken
 from neptune_api.server.testing import ScriptedServer
+from neptune_api.v1.config_service_pb2 import GetServerInfoRequest
+from neptune_api.v1.config_service_pb2_grpc import ConfigServiceStub
 from neptune_api.v1.projects_service_pb2 import ListProjectsRequest, ProjectWithRole
 from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.runs_service_pb2 import ListRunsResponse
@@ -82,6 +84,7 @@ def test_all_holds_over_both_wires(server: OwnServer, hold: Hold, tmp_path: Path
     assert areas["forks"] == (3, 0, 0)
     assert areas["total"] == (6, 0, 0)
     assert projects_of(server) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.json", "r.xml"]
 
     written = json.loads((tmp_path / "r.json").read_text())
     assert written["complete"]
@@ -263,3 +266,16 @@ def test_names_are_looked_up(server: OwnServer, hold: Hold) -> None:
     result = hold(server, "--only", "fork")
     assert (result.code, result.out) == (2, "")
     assert result.err == "No area and no behaviour is called 'fork'; did you mean 'forks'?\n"
+
+
+def test_other_limits_are_told(hold: Hold) -> None:
+    with ScriptedServer() as server:
+        with server.channel() as channel:
+            info = ConfigServiceStub(channel).GetServerInfo(GetServerInfoRequest())
+        info.limits.max_run_id_bytes = 100
+        server.replies.add("ConfigService.GetServerInfo", info, times=10)
+        result = hold(server, "--wire", "grpc", "--only", RUN)
+    assert result.code == 0
+    assert result.out.endswith(
+        "Limits of this server that the behaviours at a limit do not expect:\n    max_run_id_bytes is 100, not 730\n"
+    )
