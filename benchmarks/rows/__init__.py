@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FAMILIES: Final = (
     "calls",
     "start",
+    "fixture",
     "submit",
     "append_columns",
     "read_columns",
