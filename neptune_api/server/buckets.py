@@ -108,19 +108,30 @@ class Buckets:
     def add(self, points: FloatColumns) -> None:
         """Take in points that follow those before."""
         x, y = steps.to_double(points.steps), points.values
-        places = self._edges.places(x)
-        size = len(self._finite)
-        inside = places >= 0
-        finite = np.isfinite(y) & inside
-        self._nan += np.bincount(places[np.isnan(y) & inside], minlength=size)
-        self._positive += np.bincount(places[(y == math.inf) & inside], minlength=size)
-        self._negative += np.bincount(places[(y == -math.inf) & inside], minlength=size)
-        if not bool(finite.any()):
-            return
-        places, x, y = places[finite], x[finite], y[finite]
-        # Places ascend as the points do.
-        found, starts = np.unique(places, return_index=True)
-        ends = np.append(starts[1:], len(places)) - 1
+        if self._edges.is_single or not bool(np.isfinite(y).all()):
+            places = self._edges.places(x)
+            size = len(self._finite)
+            inside = places >= 0
+            finite = np.isfinite(y) & inside
+            self._nan += np.bincount(places[np.isnan(y) & inside], minlength=size)
+            self._positive += np.bincount(places[(y == math.inf) & inside], minlength=size)
+            self._negative += np.bincount(places[(y == -math.inf) & inside], minlength=size)
+            x, y = x[finite], y[finite]
+            # Places ascend as the points do.
+            found, starts = np.unique(places[finite], return_index=True)
+        else:
+            # Edges are fewer than points, and all points are in some bucket.
+            bounds = np.searchsorted(x, self._edges.upper, "right")
+            found = np.flatnonzero(np.diff(bounds, prepend=0))
+            starts = np.append(0, bounds)[found]
+        if len(found):
+            self._add_finite(x, y, found, starts)
+
+    def _add_finite(
+        self, x: FloatArray, y: FloatArray, found: npt.NDArray[np.intp], starts: npt.NDArray[np.intp]
+    ) -> None:
+        """Take in finite points of which each bucket found has those from its start to the next one's."""
+        ends = np.append(starts[1:], len(x)) - 1
         is_new = self._finite[found] == 0
         self._first[found[is_new]] = np.column_stack([x[starts], y[starts]])[is_new]
         self._last[found] = np.column_stack([x[ends], y[ends]])
