@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 import weakref
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -28,17 +28,18 @@ class _Task(NamedTuple):
     named: dict[str, Any]
 
 
-class DaemonPool(Executor):
+class DaemonPool(ThreadPoolExecutor):
     """Runs functions on up to so many threads, which are made when they are needed.
 
-    Those of ThreadPoolExecutor are joined at exit: one call that does not return holds up the process for ever.
+    Those of ThreadPoolExecutor are joined at exit: one call that does not return holds up the process for ever. It is
+    one in name alone, because gRPC takes no others for the threads of a behaviour: nothing of it is made or used.
     """
 
-    def __init__(self, threads: int, name: str) -> None:
+    def __init__(self, threads: int, name: str) -> None:  # as said, without the base
         self._most = threads
         self._name = name
         self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
+        self._made: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._shut = False
@@ -51,10 +52,10 @@ class DaemonPool(Executor):
             if self._shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._tasks.put(_Task(future, fn, args, kwargs))
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._most:
-                name = f"{self._name}_{len(self._threads)}"
+            if not self._idle.acquire(blocking=False) and len(self._made) < self._most:
+                name = f"{self._name}_{len(self._made)}"
                 thread = threading.Thread(target=_work, args=(self._tasks, self._idle), name=name, daemon=True)
-                self._threads.append(thread)
+                self._made.append(thread)
                 thread.start()
         return future
 
@@ -76,9 +77,9 @@ class DaemonPool(Executor):
     def join(self, timeout: float | None = None) -> bool:
         """Wait, after shutdown(), until the threads have ended; return False if one still works after `timeout` s."""
         end = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
+        for thread in self._made:
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in self._made)
 
 
 def _work(tasks: queue.SimpleQueue[_Task | None], idle: threading.Semaphore) -> None:

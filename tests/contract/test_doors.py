@@ -434,3 +434,15 @@ def test_tls_files_that_cannot_be(tmp_path: Path) -> None:
         Server(tmp_path / "data", tls=TlsFiles(certificate=bad, key=bad))
     with pytest.raises(ServerError, match=r"missing\.pem cannot be read"):
         Server(tmp_path / "data", tls=TlsFiles(certificate=bad, key=tmp_path / "missing.pem"))
+
+
+def test_streams_have_threads_of_their_own() -> None:
+    names: list[str] = []
+    with (
+        door(lambda _: names.append(threading.current_thread().name)) as opened,
+        neptune_api.channel(address(opened), api_token="") as channel,
+    ):
+        stub = IngestServiceStub(channel)
+        stub.Submit(RunOperation())
+        stub.SubmitStream(iter([RunOperation()]))
+    assert [name.rpartition("_")[0] for name in names] == ["neptune-api-call", "neptune-api-stream"]

@@ -56,8 +56,8 @@ __all__ = ["Database", "StoreError"]
 Event = Literal["accepted", "applied"]
 """What processes that share a database tell one another: operations were accepted, a batch of them was applied."""
 
-# Whoever writes a lot writes again within this time.
-_BUSY_SECONDS: Final = 0.1
+# Whoever writes a lot writes again within this time, also when the machine has too much to do.
+_BUSY_SECONDS: Final = 1.0
 URL_SCHEMES: Final = ("postgresql://", "postgres://")
 """How a database's URL begins."""
 
