@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 SUPPORT_VARIABLE: Final = "GRPC_ENABLE_FORK_SUPPORT"
 
-PATIENCE: Final = 0.3
-"""Most seconds by which a fork is put off for calls under way."""
+PATIENCE: Final = 1.0
+"""Most seconds by which a fork is put off for calls with one response."""
+
+_STREAM_PATIENCE: Final = 0.3
+"""Most seconds by which it is put off for threads of streams and futures, which may be about to end or live long."""
 
 _INSTEAD: Final = (
     "start processes by multiprocessing's 'spawn' or 'forkserver', or use the HTTP wire (an https:// target, or "
@@ -197,8 +200,10 @@ def _before() -> None:
     if not here.started:
         return
     gate.close()
-    end = time.monotonic() + PATIENCE
-    while not (quiet := gate.empty and not _calls_under_way()) and time.monotonic() < end:
+    began = time.monotonic()
+    while not gate.empty and time.monotonic() < began + PATIENCE:
+        time.sleep(0.002)
+    while not (quiet := gate.empty and not _calls_under_way()) and time.monotonic() < began + _STREAM_PATIENCE:
         time.sleep(0.002)
     if _switched_off():
         here.outlook = _DISABLED
