@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools"
 OPENAPI = "neptune_api/server/http/static/openapi.json"
 DESCRIPTORS = "neptune_api/server/http/static/descriptors.binpb"
-GENERATED = ("neptune_api/v1", "neptune_api/models", "neptune_api/api/client.py", OPENAPI, DESCRIPTORS)
+REFERENCE = ("docs/errors.md", "docs/limits.md")
+GENERATED = ("neptune_api/v1", "neptune_api/models", "neptune_api/api/client.py", OPENAPI, DESCRIPTORS, *REFERENCE)
 
 
 def build(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,11 +39,10 @@ def copy(tmp_path: Path) -> Path:
     """Return a copy of what generation reads and writes, sharing the tool environments of the checkout."""
     TOOLS.mkdir(exist_ok=True)
     (tmp_path / ".tools").symlink_to(TOOLS)
-    for folder in ("proto", "tools", "neptune_api/v1", "neptune_api/models", "neptune_api/http", "neptune_api/_grpc"):
+    for folder in ("proto", "tools", "neptune_api"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    modules = [path.relative_to(ROOT).as_posix() for path in (ROOT / "neptune_api").glob("*.py")]
-    for file in ("build_protos.py", "neptune_api/api/client.py", OPENAPI, DESCRIPTORS, *modules):
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    for file in ("build_protos.py", *REFERENCE):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path
 
