@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -128,6 +129,11 @@ def home() -> str:
 def unique(prefix: str) -> str:
     """Return a name that nothing on the server has."""
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+def is_unique(name: str) -> bool:
+    """Tell whether a name has a part that nobody else would choose: only what has one is ever deleted by its name."""
+    return re.search("[0-9a-f]{12}", name) is not None
 
 
 def owner(server: Host) -> Person:

@@ -197,6 +197,8 @@ class _Plugin:
         )
         known = self._results.results
         if known and outcome == "fails" and _same(known[-1], result):
+            if known[-1].outcome == "fails":
+                return  # what was seen first says more than what came of it
             known.pop()  # it held, and could not be tidied up
         known.append(result)
         if self._progress:

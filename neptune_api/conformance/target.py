@@ -12,7 +12,7 @@ import pytest
 
 import neptune_api
 from neptune_api.conformance.connections import GrpcConnection
-from neptune_api.conformance.people import Person, unique
+from neptune_api.conformance.people import Person, is_unique, unique
 from neptune_api.exceptions import NeptuneApiError, NotFoundException, UnauthorizedException
 from neptune_api.options import ChannelOptions
 from neptune_api.v1.config_service_pb2 import GetClientConfigRequest, GetServerInfoRequest, ServerInfo
@@ -36,6 +36,19 @@ ROLES: Final = ("colleague", "outsider")
 
 _ASKING: Final = 15.0  # seconds to find out whether there is a server at all
 _LOST: Final = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+# After these nothing was made; after any other, something may have been.
+_REFUSED: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
 
 
 _LASTING: Final = {
@@ -166,12 +179,16 @@ class Target:
         if method == "ProjectsService.CreateProject" and isinstance(request, CreateProjectRequest):
             if isinstance(outcome, ProjectWithRole):
                 self._made[outcome.id] = api_token
-            elif not isinstance(outcome, NeptuneApiError) or outcome.code() in _LOST:
+            elif is_unique(request.name) and not (isinstance(outcome, NeptuneApiError) and outcome.code() in _REFUSED):
                 self._made[f"{self.workspace}/{request.name}"] = api_token
         elif method.startswith("IngestService.Submit"):
             for operation in request if isinstance(request, list) else [request]:
-                if isinstance(operation, RunOperation) and operation.create_missing_project:
-                    self._made[operation.project] = api_token
+                if (
+                    isinstance(operation, RunOperation)
+                    and operation.create_missing_project
+                    and is_unique(operation.project)
+                ):
+                    self._made.setdefault(operation.project, api_token)
 
     # Before and after
 
@@ -241,15 +258,17 @@ class Target:
         """Delete every project that tests made and that is still there; those that stay are in `left`."""
         while self._made:
             project, maker = self._made.popitem()
-            if not any(self._delete(project, api_token) for api_token in dict.fromkeys((maker, self.api_token))):
+            said = [self._delete(project, api_token) for api_token in dict.fromkeys((maker, self.api_token))]
+            if False in said and True not in said:
                 self.left.append(project)
 
-    def _delete(self, project: str, api_token: str) -> bool:
+    def _delete(self, project: str, api_token: str) -> bool | None:
+        """Delete a project; return None when there is none, or none that the user may see."""
         request = DeleteProjectRequest(project_identifier=project)
         try:
             self._connection(api_token).stub(ProjectsServiceStub).DeleteProject(request, timeout=_ASKING)
         except NotFoundException:
-            return True
+            return None
         except NeptuneApiError:
             return False
         return True

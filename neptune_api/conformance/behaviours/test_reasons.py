@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from neptune_api.conformance.logging_helpers import log
+from neptune_api.conformance.people import unique
 from neptune_api.exceptions import NeptuneApiError
 from neptune_api.models import (
     AddProjectMemberRequest,
@@ -183,11 +184,14 @@ CASES: dict[str, tuple[grpc.StatusCode, Callable[[Scene], object]]] = {
     "ORGANIZATION_NOT_FOUND": (
         CODES.NOT_FOUND,
         lambda scene: scene.projects.CreateProject(
-            CreateProjectRequest(name="p", organization_identifier=f"w-{uuid.uuid4().hex}")
+            CreateProjectRequest(name=unique("p"), organization_identifier=f"w-{uuid.uuid4().hex}")
         ),
     ),
     "PROJECT_KEY_COLLISION": (CODES.ALREADY_EXISTS, take_a_key),
-    "PROJECT_KEY_INVALID": (CODES.INVALID_ARGUMENT, lambda scene: scene.create_project("p", project_key="lower")),
+    "PROJECT_KEY_INVALID": (
+        CODES.INVALID_ARGUMENT,
+        lambda scene: scene.create_project(unique("p"), project_key="lower"),
+    ),
     "PROJECT_NAME_COLLISION": (CODES.ALREADY_EXISTS, lambda scene: scene.create_project(scene.project.name)),
     "PROJECT_NAME_INVALID": (CODES.INVALID_ARGUMENT, lambda scene: scene.create_project("no spaces, please")),
     "PROJECT_NOT_FOUND": (
