@@ -17,7 +17,7 @@ from neptune_api.server.store.faults import StoreError
 from neptune_api.server.store.sqlite import DATABASE_FILE, open_read_only
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _KILO: Final = 1000
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -33,7 +33,7 @@ def examine(location: str) -> int:
             findings = list(checks.findings(connection))
             files = _files_folder(location, connection)
             if files is not None:
-                findings += _inspect_files(files, sizes.project_names(connection))
+                findings += _inspect_files(files, lambda: _project_names(location))
     except StoreError as error:
         complain(str(error))
         return 2
@@ -95,9 +95,14 @@ def _files_folder(location: str, connection: sa.Connection) -> Path | None:
     return None if "://" in chosen else Path(chosen)
 
 
-def _inspect_files(folder: Path, projects: dict[str, str]) -> list[str]:
+def _project_names(location: str) -> dict[str, str]:
+    with _opened(location) as (_, connection):  # of now: the other connection reads an older snapshot
+        return sizes.project_names(connection)
+
+
+def _inspect_files(folder: Path, names: Callable[[], dict[str, str]]) -> list[str]:
     try:
-        found = inspect(folder, projects)
+        found = inspect(folder, names)
     except FileNotFoundError:  # no server has been started with it yet
         return []
     except OSError as error:

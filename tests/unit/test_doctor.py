@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from neptune_api.cli import main
 from neptune_api.conformance.operations import append, assign, create, snapshot, update
 from neptune_api.server import LocalServer
 from neptune_api.server.files.folder import Folder
+from neptune_api.server.files.inspection import inspect
 from neptune_api.server.store import schema
 from tests import earlier
 from tests.stores import Bench
@@ -264,6 +266,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places[2].rename(places[2].with_name("0" * 62))
     left = data / "files" / "5d3f4f4e-0000-4000-8000-000000000000"
     left.mkdir()
+    (data / "files" / "lost+found").mkdir()
     code, out, err = doctor(capsys, data)
     assert (code, err) == (1, "")
     for finding in (
@@ -273,6 +276,23 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"- {left} belongs to no project: its project was deleted when the server ended. Remove the folder.",
     ):
         assert finding in out
+    assert "lost+found" not in out
+
+
+def test_a_project_that_comes_while_files_are_looked_at(tmp_path: Path) -> None:
+    """A server may be running: folders are listed before projects are."""
+    project = str(uuid.uuid4())
+
+    def names() -> dict[str, str]:
+        folder = Folder(tmp_path)
+        folder.clean()
+        folder.begin(project, "late", "").commit()
+        return {}
+
+    assert inspect(tmp_path, names).findings == []
+    assert [finding.split(" ", 1)[1] for finding in inspect(tmp_path, dict).findings] == [
+        "belongs to no project: its project was deleted when the server ended. Remove the folder."
+    ]
 
 
 def test_secrets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

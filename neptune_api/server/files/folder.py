@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-INCOMING: Final = "incoming"
-"""The folder beside the projects' own, for uploads under way."""
+_INCOMING: Final = "incoming"
 _END: Final = struct.Struct(">Q8s")
 _MAGIC: Final = b"NPTFILE1"
 _ABANDONED_SECONDS: Final = 3600
@@ -60,7 +59,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._incoming = root / INCOMING
+        self._incoming = root / _INCOMING
 
     def clean(self) -> None:
         """Make the folder where it is missing, and remove what dead processes left half done. Raises OSError."""

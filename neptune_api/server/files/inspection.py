@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from neptune_api.server.files.folder import INCOMING, DamagedFileError, StoredFile
+from neptune_api.server.files.folder import DamagedFileError, StoredFile
 from neptune_api.server.files.paths import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 _READ_BYTES: Final = 1 << 20
+_ID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(slots=True)
@@ -26,17 +28,19 @@ class Inspection:
     findings: list[str] = field(default_factory=list)
 
 
-def inspect(root: Path, projects: Mapping[str, str]) -> Inspection:
-    """Read every file of a folder; `projects` has the names of the projects that exist by their ids.
+def inspect(root: Path, names: Callable[[], Mapping[str, str]]) -> Inspection:
+    """Read every file of a folder; `names` gives the names of the projects that exist now, by their ids.
 
     Raises OSError.
     """
     found = Inspection()
-    for folder in sorted(root.iterdir()):
-        if folder.name == INCOMING:
-            continue
+    folders = sorted(each for each in root.iterdir() if _ID.fullmatch(each.name))
+    projects = names()  # after the folders: whatever has one had its project before, though a server is at work
+    for folder in folders:
         project = projects.get(folder.name)
         if project is None:
+            if not folder.exists():
+                continue
             found.findings.append(
                 f"{folder} belongs to no project: its project was deleted when the server ended. Remove the folder."
             )
@@ -49,6 +53,8 @@ def inspect(root: Path, projects: Mapping[str, str]) -> Inspection:
                 found.findings.append(f"{place}, a file of the project {project}, is damaged: {error}.")
             except FileNotFoundError:  # replaced or deleted by a running server
                 continue
+            except OSError as error:
+                found.findings.append(f"{place}, a file of the project {project}, cannot be read: {error.strerror}.")
     return found
 
 
