@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from neptune_api.server.handlers import Behaviour, Handler
+    from neptune_api.server.query_threads import QueryThreads
 
 # Calls wait for the disk or for the interpreter lock, so more threads than this only add switching. Further calls queue
 # up; their messages stay in the sockets until a thread takes them.
@@ -61,7 +62,7 @@ class GrpcDoor:
     def __init__(
         self,
         address: str,
-        queries: DaemonPool,
+        queries: QueryThreads,
         *,
         credentials: grpc.ServerCredentials | None = None,
         max_streams: int = limits.MAX_STREAMS,
@@ -111,7 +112,7 @@ class GrpcDoor:
         elif handler.request_streaming:
             behaviour = self._limited_call(_aborting(guarded))
         elif handler.is_query:
-            behaviour = _on_threads(self._queries, _aborting(guarded))
+            behaviour = _on_threads(self._queries, self._queries.in_turn(_aborting(guarded)))
         else:
             behaviour = _aborting(guarded)
         return _FACTORIES[handler.request_streaming, handler.response_streaming](behaviour)

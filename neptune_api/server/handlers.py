@@ -204,6 +204,8 @@ class Handler:
         return call
 
     def _admit(self, context: CallContext) -> Caller | None:
+        if not context.is_active():
+            raise StatusError(grpc.StatusCode.CANCELLED, f"The caller of {self.name} went away before it began.")
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:
             raise StatusError(

@@ -21,13 +21,13 @@ from grpc_reflection.v1alpha import (  # type: ignore[import-untyped] # ships no
 
 import neptune_api
 from neptune_api import exceptions
-from neptune_api._threads import DaemonPool
 from neptune_api.credentials import ApiToken
 from neptune_api.options import ChannelOptions
 from neptune_api.server import LocalServer
 from neptune_api.server.grpc_door import CALL_THREADS, GrpcDoor
 from neptune_api.server.handlers import collect_handlers
 from neptune_api.server.identity import Caller
+from neptune_api.server.query_threads import QueryThreads
 from neptune_api.server.server import Server, ServerError, TlsFiles
 from neptune_api.server.store.database import StoreError
 from neptune_api.v1 import ingest_service_pb2_grpc
@@ -72,7 +72,7 @@ class Ingest(ingest_service_pb2_grpc.IngestServiceServicer):
 @contextmanager
 def door(behave: Callable[[RunOperation], None] = lambda _: None, **options: Any) -> Iterator[GrpcDoor]:
     """A door with nothing behind it but `behave`."""
-    opened = GrpcDoor("127.0.0.1:0", DaemonPool(4, "queries"), **options)
+    opened = GrpcDoor("127.0.0.1:0", QueryThreads(lambda: False), **options)
     opened.start(collect_handlers([Ingest(behave)], lambda _: CALLER))
     try:
         yield opened

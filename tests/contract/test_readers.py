@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import grpc
 
 from neptune_api.conformance import operations
+from neptune_api.conformance.connections import GrpcConnection
 from neptune_api.conformance.lab import Lab
 from neptune_api.conformance.reading_helpers import definitions, values
 from neptune_api.conformance.search_helpers import matching
+from neptune_api.server import LocalServer
 from neptune_api.v1.attributes_service_pb2_grpc import AttributesServiceStub
+from neptune_api.v1.projects_service_pb2 import CreateProjectRequest
+from neptune_api.v1.projects_service_pb2_grpc import ProjectsServiceStub
 from neptune_api.v1.queries_pb2 import AttributeNameFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from neptune_api.conformance.connections import Wire
 
+PATIENCE = 30.0
 READERS = 32
 ROUNDS = 8
 """In each, a run comes, with a name of its own, and a point comes to a series."""
@@ -77,3 +84,26 @@ def test_readers_beside_a_writer_see_all_that_is_applied(wire: Wire, identifier:
         finally:
             is_over.set()
         assert all(reader.result() for reader in asked)
+
+
+def test_a_request_that_does_not_come_holds_up_no_query() -> None:
+    silent = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        silent.wait()
+        yield from ()
+
+    with LocalServer() as server, server.channel() as channel, grpc.insecure_channel(server.grpc_target) as stranger:
+        begun: Any = stranger.stream_unary("/neptune_api.v1.LeaderboardService/SearchLeaderboardEntries")
+        waiting = [begun.future(nothing(), timeout=PATIENCE) for _ in range(8)]
+        request = CreateProjectRequest(name="p", organization_identifier=server.workspace)
+        ProjectsServiceStub(channel).CreateProject(request)
+        connection, name = GrpcConnection(channel, http=False), f"{server.workspace}/p"
+        lab = Lab(connection, name)
+        for number in range(20):  # while something is written queries take turns
+            lab.apply(operations.create(str(number)))
+            assert len(matching(connection, name, "")) == number + 1
+        assert not any(call.done() for call in waiting)
+        silent.set()
+        for call in waiting:
+            call.cancel()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import message_factory
 
-from neptune_api._threads import DaemonPool
 from neptune_api.http.rules import all_rules
 from neptune_api.server import ports
 from neptune_api.server.handlers import Answering, Handler
 from neptune_api.server.http.gateway import Gateway
 from neptune_api.server.http_door import HttpDoor
 from neptune_api.server.identity import Addresses
+from neptune_api.server.query_threads import QueryThreads
 from tests.http.caller import Caller
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def serving(
     gateway = Gateway(
         handlers,
         Addresses(url, "127.0.0.1:1"),
-        DaemonPool(4, "queries"),
+        QueryThreads(lambda: False),
         clock=time.time,
         health=health,
         files=files,

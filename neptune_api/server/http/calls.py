@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from neptune_api.http.rules import Match, Rule
     from neptune_api.server.handlers import Encoded, Handler
+    from neptune_api.server.query_threads import QueryThreads
 
     Result = TypeVar("Result")
 
@@ -67,7 +68,7 @@ class HttpContext:
 class Calls:
     """Runs RPCs for the door."""
 
-    def __init__(self, queries: DaemonPool, *, max_streams: int = limits.MAX_STREAMS) -> None:
+    def __init__(self, queries: QueryThreads, *, max_streams: int = limits.MAX_STREAMS) -> None:
         """Make the threads, but for `queries`, which whoever made them ends."""
         self._calls = DaemonPool(CALL_THREADS, "neptune-api-http")
         self._queries = queries
@@ -124,8 +125,10 @@ class Calls:
             lambda each: _decode(handler, each),
             lambda message: _encode(handler, rule, message, written),
         )
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._queries if handler.is_query else self._calls, call, payload, context)
+        pool: DaemonPool = self._calls
+        if handler.is_query:
+            pool, call = self._queries, self._queries.in_turn(call)
+        future = asyncio.get_running_loop().run_in_executor(pool, call, payload, context)
         body: bytes = await self._while_wanted(future, payload.request, context, handler)
         return body
 
@@ -149,15 +152,13 @@ class Calls:
                     (future, gone), timeout=context.time_remaining(), return_when=asyncio.FIRST_COMPLETED
                 )
         except asyncio.CancelledError:
-            context.leave()
-            future.add_done_callback(_forget)
+            _abandon(future, context, handler)
             if not self.stopping:
                 raise
             raise stopping() from None
         if future.done():
             return future.result()
-        context.leave()
-        future.add_done_callback(_forget)
+        _abandon(future, context, handler)
         if (left := context.time_remaining()) is not None and left <= 0:
             raise StatusError(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -285,6 +286,13 @@ def _capitalized(text: str) -> str:
 def _left(context: HttpContext) -> float:
     left = context.time_remaining()
     return _PATIENCE if left is None else left
+
+
+def _abandon(future: asyncio.Future[Any], context: HttpContext, handler: Handler) -> None:
+    context.leave()
+    future.add_done_callback(_forget)
+    if handler.is_query:
+        future.cancel()  # it may wait for a thread; once it runs this does nothing
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

@@ -25,10 +25,10 @@ from neptune_api.server.identity import DISCOVERY_PATH, TOKEN_PATH
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from neptune_api._threads import DaemonPool
     from neptune_api.server.handlers import Handler
     from neptune_api.server.http.exchange import App, Receive, Scope, Send
     from neptune_api.server.identity import Addresses
+    from neptune_api.server.query_threads import QueryThreads
 
     Special = Callable[[Request], Awaitable[Response]]
     Health = Callable[[], Mapping[str, bool]]
@@ -47,7 +47,7 @@ class Gateway:
         self,
         handlers: Mapping[str, Handler],
         addresses: Addresses,
-        queries: DaemonPool,
+        queries: QueryThreads,
         *,
         clock: Callable[[], float],
         health: Health,

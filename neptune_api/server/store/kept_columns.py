@@ -52,17 +52,21 @@ class KeptProject:
     heads: BoolArray
     columns: dict[What, Column] = field(default_factory=dict)
     _verdicts: OrderedDict[Criterion, BoolArray] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def verdict(self, criterion: Criterion) -> BoolArray:
         """Return for which runs a criterion holds."""
         column = self.columns[criterion.name, criterion.type, criterion.aggregate]
         if criterion.operator is not Operator.MATCHES:
             return judge(criterion, column)
-        found = self._verdicts.get(criterion)
+        with self._lock:
+            found = self._verdicts.get(criterion)
         if found is None:
-            found = self._verdicts[criterion] = judge(criterion, column)
-            while len(self._verdicts) > _MAX_VERDICTS:
-                self._verdicts.popitem(last=False)
+            found = judge(criterion, column)
+            with self._lock:
+                self._verdicts[criterion] = found
+                while len(self._verdicts) > _MAX_VERDICTS:
+                    self._verdicts.popitem(last=False)
         return found
 
     @property
