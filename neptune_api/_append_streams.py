@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterable
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -85,6 +85,7 @@ class Outbox:
         self._acknowledged = 0
         self._sent = 0
         self._quiet_since = 0.0
+        self._caller_at_work = False
         self._ended = False
         self.failure: BaseException | None = None
         """What the caller's iterator raised; no more batches come from it."""
@@ -145,7 +146,19 @@ class Outbox:
 
     def quiet_for(self, seconds: float) -> bool:
         """Tell whether something was sent and nothing acknowledged for so long."""
+        if self._caller_at_work:
+            return False
         return self._sent > self._acknowledged and time.monotonic() - self._quiet_since >= seconds
+
+    @contextmanager
+    def caller_at_work(self) -> Iterator[None]:
+        """Count no time as quiet: while the caller is busy with one acknowledgement, nobody takes the next."""
+        self._caller_at_work = True
+        try:
+            yield
+        finally:
+            self._quiet_since = time.monotonic()
+            self._caller_at_work = False
 
 
 def stopped(seconds: float) -> DeadlineExceededException:
@@ -264,7 +277,8 @@ def append_stream(
                     for response in responses:
                         outbox.confirm(response)
                         resumption.progressed()
-                        yield response
+                        with outbox.caller_at_work():
+                            yield response
                 failure: grpc.RpcError = cut_short()
             except grpc.RpcError as error:
                 failure = stopped(timeout) if outbox.stalled else error
@@ -393,7 +407,8 @@ async def aappend_stream(
                     async for response in responses:
                         outbox.confirm(response)
                         resumption.progressed()
-                        yield response
+                        with outbox.caller_at_work():
+                            yield response
                 failure: grpc.RpcError = cut_short()
             except grpc.RpcError as error:
                 failure = stopped(timeout) if outbox.stalled else error

@@ -46,18 +46,26 @@ class DaemonPool(ThreadPoolExecutor):
         weakref.finalize(self, self._tasks.put, None).atexit = False
 
     def submit(self, fn: Callable[P, ResultT], /, *args: P.args, **kwargs: P.kwargs) -> Future[ResultT]:
-        """Run a function; return the future of its result. Raises RuntimeError after shutdown()."""
+        """Run a function; return the future of its result. Raises RuntimeError after shutdown(), or without threads."""
         future: Future[ResultT] = Future()
         with self._lock:
             if self._shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            self._tasks.put(_Task(future, fn, args, kwargs))
             if not self._idle.acquire(blocking=False) and len(self._made) < self._most:
-                name = f"{self._name}_{len(self._made)}"
-                thread = threading.Thread(target=_work, args=(self._tasks, self._idle), name=name, daemon=True)
-                self._made.append(thread)
-                thread.start()
+                self._start_thread()
+            self._tasks.put(_Task(future, fn, args, kwargs))
         return future
+
+    def _start_thread(self) -> None:
+        name = f"{self._name}_{len(self._made)}"
+        thread = threading.Thread(target=_work, args=(self._tasks, self._idle), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the program ends, or the system has no more: those that are there have to do
+            if not self._made:
+                raise
+        else:
+            self._made.append(thread)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take nothing more, and end when all is done that was submitted, or with `cancel_futures` begun."""

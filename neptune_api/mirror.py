@@ -133,7 +133,8 @@ class Mirror:
 
     def start_over(self) -> None:
         """Begin with nothing to send; also in the child of a fork, since the parent sends what it took."""
-        self._changed = threading.Condition(threading.Lock())
+        # Of a lock that its holder may take again: a finalizer that logs may run anywhere.
+        self._changed = threading.Condition()
         self._copies: deque[_Copy] = deque()
         self._bytes = 0
         self._sending = False
@@ -179,7 +180,7 @@ class Mirror:
             # A key is for one call, and a stream becomes many.
             pairs = (*(pair for pair in pairs if pair[0] != IDEMPOTENCY_KEY), (IDEMPOTENCY_KEY, uuid.uuid4().hex))
         if not self._keep(_Copy(method, method.single or path, payload, pairs)):
-            self._warn("there is no room for more copies; new ones are dropped", method)
+            self._warn("there is no room for more copies, or no thread to send them; new ones are dropped", method)
 
     def _keep(self, copy: _Copy) -> bool:
         size = len(copy.payload)
@@ -192,11 +193,22 @@ class Mirror:
                 return False
             self._copies.append(copy)
             self._bytes += size
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="neptune-api-mirror", daemon=True)
-                self._thread.start()
+            if self._thread is None and not self._start():
+                self._copies.pop()
+                self._bytes -= size
+                self._dropped += 1
+                return False
             self._changed.notify_all()
             return True
+
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._run, name="neptune-api-mirror", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the program ends, or the system has no more threads
+            return False
+        self._thread = thread
+        return True
 
     # What the thread does.
 

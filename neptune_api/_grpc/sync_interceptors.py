@@ -232,7 +232,10 @@ class DeadlineInterceptor(_Interceptor):
 
 
 class MirrorInterceptor(_Interceptor):
-    """Sends copies of calls to a second server, best effort; channels made by neptune_api.channel() take the mirror."""
+    """Sends copies of calls to a second server, best effort; channels made by neptune_api.channel() take the mirror.
+
+    To be named before AuthInterceptor, which may call again what comes after it: each call would be another copy.
+    """
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror

@@ -348,8 +348,12 @@ def _resolve(host: str, port: int, end: float | None) -> list[Any]:
             found.append(error)
 
     resolver = threading.Thread(target=resolve, name="neptune-api-resolver", daemon=True)
-    resolver.start()
-    resolver.join(seconds_left(end))
+    try:
+        resolver.start()
+    except RuntimeError:  # the program ends: no thread can be started any more
+        resolve()
+    else:
+        resolver.join(seconds_left(end))
     if not found:
         raise TimeoutError
     [answer] = found

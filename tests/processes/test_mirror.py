@@ -20,7 +20,7 @@ import pytest
 
 import neptune_api
 from neptune_api import Mirror, MirrorCounts, MirrorInterceptor, aio, columns, models
-from neptune_api.auth import AioStaticTokenSource, StaticTokenSource
+from neptune_api.auth import AccessToken, AioStaticTokenSource, StaticTokenSource
 from neptune_api.conformance.connections import AioConnection, BackgroundLoop, GrpcConnection
 from neptune_api.conformance.operations import append, create
 from neptune_api.exceptions import InternalException
@@ -393,7 +393,7 @@ def access_token(server: ScriptedServer) -> str:
 def test_interceptors_for_channels_made_elsewhere(pair: Pair) -> None:
     auth = neptune_api.AuthInterceptor(StaticTokenSource(access_token(pair.first)))
     with second(pair) as mirror, grpc.insecure_channel(pair.first.grpc_target) as bare:
-        channel = grpc.intercept_channel(bare, auth, MirrorInterceptor(mirror))
+        channel = grpc.intercept_channel(bare, MirrorInterceptor(mirror), auth)
         write(GrpcConnection(channel, http=False), pair.project, streams=True)
         UsersServiceStub(channel).GetUserIdentity(models.GetUserIdentityRequest())
         assert mirror.flush(PATIENCE)
@@ -407,7 +407,7 @@ def test_aio_interceptors_for_channels_made_elsewhere(pair: Pair, loop: Backgrou
     source = AioStaticTokenSource(access_token(pair.first))
 
     async def open_aio() -> grpc.aio.Channel:
-        interceptors = [*aio.auth_interceptors(source), *aio.mirror_interceptors(mirror)]
+        interceptors = [*aio.mirror_interceptors(mirror), *aio.auth_interceptors(source)]
         return grpc.aio.insecure_channel(pair.first.grpc_target, interceptors=interceptors)
 
     with second(pair) as mirror:
@@ -477,3 +477,37 @@ def test_a_mirror_and_a_fork(run: Run) -> None:
         "code": 0,
         "parent": {"sent": 3, "failed": 0, "dropped": 0, "skipped": 0, "waiting": 0},
     }
+
+
+def test_a_call_whose_token_is_refused_is_copied_once(pair: Pair) -> None:
+    class Renewed(StaticTokenSource):
+        def invalidate(self, token: AccessToken) -> bool:
+            self._fixed = self._token = AccessToken.make(access_token(pair.first), math.inf)
+            return token.value == "spent"
+
+    with second(pair) as mirror, grpc.insecure_channel(pair.first.grpc_target) as bare:
+        channel = grpc.intercept_channel(bare, MirrorInterceptor(mirror), neptune_api.AuthInterceptor(Renewed("spent")))
+        RunsServiceStub(channel).CreateRun(models.CreateRunRequest(project_identifier=pair.project))
+        assert mirror.flush(PATIENCE)
+        assert mirror.counts == MirrorCounts(sent=1, failed=0, dropped=0, skipped=0, waiting=0)
+
+
+def test_without_a_thread_copies_are_dropped(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As at the end of a program, from Python 3.12 on: the first server's call goes on all the same."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with second(pair) as mirror:
+        method = "/neptune_api.v1.IngestService/Submit"
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            request = create("run-1", project=pair.project)
+            assert mirror.take(method, request, ()) is request
+        assert (mirror.counts.dropped, mirror.counts.waiting) == (1, 0)
+        assert "no thread" in caplog.text
+        mirror.take(method, create("run-2", project=pair.project), ())
+        assert mirror.flush(PATIENCE)
+        assert (mirror.counts.sent, mirror.counts.dropped) == (1, 1)
