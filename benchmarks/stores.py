@@ -40,15 +40,29 @@ class MeasuredStore:
         return Server(self.folder, store=self.url)
 
 
-def stores(bench: Bench) -> Iterator[MeasuredStore]:
-    """Yield the stores one after the other; what is in one is gone when the next one comes."""
-    yield MeasuredStore("SQLite", bench.folder / "sqlite")
+def sqlite(bench: Bench) -> MeasuredStore:
+    """Return a folder of its own."""
+    return MeasuredStore("SQLite", bench.folder / "sqlite")
+
+
+@contextmanager
+def postgresql(bench: Bench) -> Iterator[MeasuredStore | None]:
+    """Give a database of a PostgreSQL server of its own; None, with a note, where there is no PostgreSQL."""
     try:
         postgres = PostgresServer()
     except PostgresMissingError as error:
         bench.note(f"PostgreSQL was not measured: it cannot be started ({error}).")
+        yield None
         return
     try:
         yield MeasuredStore("PostgreSQL", bench.folder / "postgresql", postgres.create_database())
     finally:
         postgres.stop()
+
+
+def stores(bench: Bench) -> Iterator[MeasuredStore]:
+    """Yield the stores one after the other; what is in one is gone when the next one comes."""
+    yield sqlite(bench)
+    with postgresql(bench) as store:
+        if store is not None:
+            yield store

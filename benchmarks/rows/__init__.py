@@ -26,11 +26,12 @@ FAMILIES: Final = (
     "doors",
     "mirror",
     "queries",
+    "queries_postgresql",
     "readers",
 )
 """Names of the modules, in the order of the table."""
 
-LONG: Final = frozenset({"queries", "readers"})
+LONG: Final = frozenset({"queries", "queries_postgresql", "readers"})
 """Those that are measured only when they are asked for."""
 
 

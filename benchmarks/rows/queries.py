@@ -1,4 +1,4 @@
-"""Questions to large projects, by our stubs and by neptune-query, over both stores."""
+"""Questions to large projects, by our stubs and by neptune-query; over SQLite here, over PostgreSQL beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.processes import cpu_seconds, peak_bytes, reset_peak
 from benchmarks.references import NeptuneQuery
 from benchmarks.report import Budget, Reference, Row
 from benchmarks.rounds import interleave
-from benchmarks.stores import stores
+from benchmarks.stores import sqlite
 from benchmarks.workload import PROJECT, Writer, batches, values, wait_until_idle
 from neptune_api.models import (
     AttributeDefinitionsQuery,
@@ -79,20 +79,24 @@ _LEAST_CPU: Final = 0.001  # it is counted in hundredths of a second
 
 def measure(bench: Bench) -> Iterator[Row]:
     """Measure the rows."""
-    for store in stores(bench):
-        shapes = (
-            many_runs(bench.size(_RUNS, least=40)),
-            many_runs(bench.size(_RUNS // _FEWER, least=20), project="fewer-runs"),
-            many_attributes(bench.size(_RUNS, least=20)),
-            many_series(bench.size(1_000, least=20), bench.size(1_000, least=20)),
-        )
-        with store.database() as database:
-            for shape in shapes:
-                bench.say(f"{store.name}: generating {shape.project}")
-                generated_project.generate(database, shape)
-        with store.server() as server, server.channel() as channel:
-            wait_until_idle(bench, server.pid)
-            yield from Queries(bench, store, server, channel).rows(*shapes)
+    return measure_store(bench, sqlite(bench))
+
+
+def measure_store(bench: Bench, store: MeasuredStore) -> Iterator[Row]:
+    """Measure the rows over a store."""
+    shapes = (
+        many_runs(bench.size(_RUNS, least=40)),
+        many_runs(bench.size(_RUNS // _FEWER, least=20), project="fewer-runs"),
+        many_attributes(bench.size(_RUNS, least=20)),
+        many_series(bench.size(1_000, least=20), bench.size(1_000, least=20)),
+    )
+    with store.database() as database:
+        for shape in shapes:
+            bench.say(f"{store.name}: generating {shape.project}")
+            generated_project.generate(database, shape)
+    with store.server() as server, server.channel() as channel:
+        wait_until_idle(bench, server.pid)
+        yield from Queries(bench, store, server, channel).rows(*shapes)
 
 
 class Queries:
