@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.processes import environment
 from tests.clients.reading import QUERY
 from tests.environments import Environment, SetupError
 
@@ -23,7 +25,17 @@ if TYPE_CHECKING:
 APPEND: Final = "fsynced append of the same bytes"
 """Name of the reference that append_synced measures."""
 
+IMPORTS: Final = "`python -c 'import grpc, numpy, sqlalchemy'`"
+"""Name of the reference that import_libraries measures."""
+
 _FOLDER: Final = Path(__file__).parent
+
+
+def import_libraries() -> float:
+    """Return the seconds that a process takes which imports what a server stands on, and nothing else."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import grpc, numpy, sqlalchemy"], check=True, env=environment())
+    return time.perf_counter() - started
 
 
 def append_synced(path: Path, blocks: Iterable[bytes]) -> float:

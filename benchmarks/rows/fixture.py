@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.processes import environment
+from benchmarks.references import IMPORTS, import_libraries
 from benchmarks.report import Budget, Reference, Row
 from benchmarks.rounds import interleave
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.rounds import Bench
-
-_IMPORTS: Final = "`python -c 'import grpc, numpy, sqlalchemy'`"
 
 _TIMES: Final = """
 import time
@@ -61,21 +59,16 @@ def measure(bench: Bench) -> Iterator[Row]:
         command = [sys.executable, "-c", _PLUGIN]
         return float(subprocess.run(command, capture_output=True, check=True, env=environment()).stdout)
 
-    def imports() -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import grpc, numpy, sqlalchemy"], check=True, env=environment())
-        return time.perf_counter() - started
-
     cases = {
         "server": lambda: fixtures("neptune_server"),
         "project": lambda: fixtures("project"),
         "unused": unused,
-        _IMPORTS: imports,
+        IMPORTS: import_libraries,
     }
     for case in cases.values():
         case()  # leaves the bytecode behind
     figures = interleave(bench, 9, cases)
-    reference = Reference(_IMPORTS, figures[_IMPORTS])
+    reference = Reference(IMPORTS, figures[IMPORTS])
     yield Row(
         name="fixture-server",
         what="`neptune_server`, the first fixture of a fresh pytest process, until calls are accepted",

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.processes import Server, environment
+from benchmarks.references import IMPORTS, import_libraries
 from benchmarks.report import Budget, Reference, Row
 from benchmarks.rounds import interleave
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.rounds import Bench
-
-_IMPORTS: Final = "`python -c 'import grpc, numpy, sqlalchemy'`"
 
 _LOCAL: Final = """
 import time
@@ -43,16 +42,11 @@ def measure(bench: Bench) -> Iterator[Row]:
         command = [sys.executable, "-c", _LOCAL]
         return float(subprocess.run(command, capture_output=True, check=True, env=environment()).stdout)
 
-    def imports() -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import grpc, numpy, sqlalchemy"], check=True, env=environment())
-        return time.perf_counter() - started
-
-    cases = {"process": process, "local": local, _IMPORTS: imports}
+    cases = {"process": process, "local": local, IMPORTS: import_libraries}
     for case in cases.values():
         case()  # leaves the bytecode behind
     figures = interleave(bench, 11, cases)
-    reference = Reference(_IMPORTS, figures[_IMPORTS])
+    reference = Reference(IMPORTS, figures[IMPORTS])
     yield Row(
         name="start-process",
         what="`neptune-api serve` on a new folder, until calls are accepted",

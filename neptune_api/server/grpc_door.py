@@ -18,7 +18,7 @@ from neptune_api.options import PUSHBACK_KEY, server_arguments
 from neptune_api.server import limits
 from neptune_api.server.errors import StatusError, unimplemented
 from neptune_api.server.handlers import collect_rpcs
-from neptune_api.server.pools import end_pools
+from neptune_api.server.pools import CALL_THREADS, end_pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
     from neptune_api.server.handlers import Behaviour, Handler
     from neptune_api.server.query_threads import QueryThreads
-
-# Calls wait for the disk or for the interpreter lock, so more threads than this only add switching. Further calls queue
-# up; their messages stay in the sockets until a thread takes them.
-CALL_THREADS: Final = 24
 
 # A stream keeps a thread for as long as it lives, mostly asleep. Streams have threads of their own, so however many are
 # open, calls with one answer go on.
@@ -69,6 +65,7 @@ class GrpcDoor:
     ) -> None:
         """Bind it. `queries` are the threads that answer queries, which whoever made them ends."""
         forks.start()
+        # Further calls queue up; their messages stay in the sockets until a thread takes them.
         self._calls = DaemonPool(CALL_THREADS, "neptune-api-call")
         self._queries = queries
         self._streams = DaemonPool(max_streams + _REFUSING_THREADS, "neptune-api-stream")

@@ -1,14 +1,18 @@
-"""Ending thread pools within a time: what a door does with its threads when it closes."""
+"""Thread pools of the doors: how many threads answer calls, and how they end when a door closes."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neptune_api._threads import DaemonPool
+
+
+CALL_THREADS: Final = 24
+"""Most threads of a pool for calls: they wait for the disk or for the interpreter lock, so more only add switching."""
 
 
 def end_pools(pools: Sequence[DaemonPool], end: float) -> bool:

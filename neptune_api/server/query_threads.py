@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from neptune_api._threads import DaemonPool
+from neptune_api.server.pools import CALL_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +26,6 @@ Result = TypeVar("Result")
 
 # The database computes outside of the interpreter, on other processors.
 _SIDE_BY_SIDE: Final = max(4, os.cpu_count() or 1)
-# More than compute: gRPC has a thread wait for the request of a call, which may be long in coming.
-_THREADS: Final = 24
 _MOST_PAUSE_SECONDS: Final = 1.0
 
 
@@ -34,7 +33,8 @@ class QueryThreads(DaemonPool):
     """Run queries, made by in_turn(); `is_writing` tells whether something is being written."""
 
     def __init__(self, is_writing: Callable[[], bool]) -> None:
-        super().__init__(_THREADS, "neptune-api-query")
+        # More than compute: gRPC has a thread wait for the request of a call, which may be long in coming.
+        super().__init__(CALL_THREADS, "neptune-api-query")
         self._is_writing = is_writing
         self._side_by_side = threading.Semaphore(_SIDE_BY_SIDE)
         self._turn = threading.Lock()

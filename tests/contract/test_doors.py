@@ -24,9 +24,10 @@ from neptune_api import exceptions
 from neptune_api.credentials import ApiToken
 from neptune_api.options import ChannelOptions
 from neptune_api.server import LocalServer
-from neptune_api.server.grpc_door import CALL_THREADS, GrpcDoor
+from neptune_api.server.grpc_door import GrpcDoor
 from neptune_api.server.handlers import collect_handlers
 from neptune_api.server.identity import Caller
+from neptune_api.server.pools import CALL_THREADS
 from neptune_api.server.query_threads import QueryThreads
 from neptune_api.server.server import Server, ServerError, TlsFiles
 from neptune_api.server.store.database import StoreError

@@ -18,7 +18,7 @@ from neptune_api.server import limits
 from neptune_api.server.errors import StatusError, invalid, unimplemented
 from neptune_api.server.http.dialect import error_object
 from neptune_api.server.http.exchange import Answer, ClientGoneError, HttpError, Request, Response
-from neptune_api.server.pools import end_pools
+from neptune_api.server.pools import CALL_THREADS, end_pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from neptune_api.server.query_threads import QueryThreads
 
     Result = TypeVar("Result")
-
-CALL_THREADS: Final = 24
 
 
 class HttpContext:
