@@ -19,6 +19,7 @@ from neptune_api.server.store.compaction import compact
 from neptune_api.server.store.creations import Creations
 from neptune_api.server.store.envelopes import Envelope
 from neptune_api.server.store.faults import CorruptChunkError, DatabaseFaultError
+from neptune_api.server.store.layouts import BlockRecord
 from neptune_api.server.store.leases import NO_PROJECT, LeaseLostError, SharedLeases, SoleOwner
 from neptune_api.server.store.oplog import Kind
 from neptune_api.server.store.run_store import RunStore
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from neptune_api.server.store.blocks import BlockDecoder
     from neptune_api.server.store.database import Database
+    from neptune_api.server.store.layouts import LayoutShelf
     from neptune_api.server.store.leases import Leases
     from neptune_api.server.store.oplog import Operation, OperationLog
     from neptune_api.server.store.run_state import RunState
@@ -138,6 +140,8 @@ class Applier:
             try:
                 while not self._stopping.is_set() and (size := self._timed_batch()):
                     is_untidy = True
+                    if self._log.layouts.is_full:
+                        self._log.make_room()
                     # A batch has costs of its own, and submitting waits while it is written: let some come together.
                     if size < _FULL_BATCH:
                         self._stopping.wait(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
@@ -213,11 +217,12 @@ class Applier:
 
     def _apply(self, batch: list[Operation]) -> None:
         with self._database.read() as connection:
-            work = _Batch(self._runs, connection, self._blocks)
+            work = _Batch(self._runs, connection, self._blocks, self._log.layouts)
             settled = [work.apply(operation) for operation in self._until_stopped(batch)]
             work.finish()
+        changes = self._runs.gather()
         with self._writing(batch) as connection:
-            self._runs.write(connection)
+            self._runs.write(connection, changes)
             work.write(connection)
             self._log.settle(connection, settled)
         full = [run for run in self._runs.changed.values() if run.has_full_tail]
@@ -272,10 +277,11 @@ class Applier:
 class _Batch:
     """Apply the operations of one batch to run states; reads through one snapshot."""
 
-    def __init__(self, runs: RunStore, connection: sa.Connection, blocks: BlockDecoder) -> None:
+    def __init__(self, runs: RunStore, connection: sa.Connection, blocks: BlockDecoder, layouts: LayoutShelf) -> None:
         self._runs = runs
         self._connection = connection
         self._blocks = blocks
+        self._layouts = layouts
         self._creations = Creations(runs, connection)
         self._updates = Updates(runs, connection)
         self._columns = ColumnUpdates(runs, self._updates)
@@ -284,7 +290,7 @@ class _Batch:
     def apply(self, operation: Operation) -> tuple[Operation, bytes, bytes | None]:
         """Apply one operation and return it with its serialized status and details."""
         verdict = Verdict(operation.request_id)
-        change = _parse(operation)
+        change = self._parse(operation)
         project_id = operation.project_id
         project = None if project_id is None else self._creations.project(project_id)
         if project_id is None or project is None:
@@ -307,6 +313,8 @@ class _Batch:
             else:
                 if isinstance(change, Envelope):
                     self._update(run, change, operation.accepted_ms, verdict)
+                elif isinstance(change, BlockRecord):
+                    self._updates.apply_block(run, change.block, verdict)
                 else:
                     self._columns.apply(run, change, verdict)
                 self._touch(run, operation.accepted_ms)
@@ -325,6 +333,11 @@ class _Batch:
             is_later = projects.c.activity_ms < activity_ms
             update = projects.update().where(projects.c.id == project_id, is_later)
             connection.execute(update.values(activity_ms=activity_ms))
+
+    def _parse(self, operation: Operation) -> Envelope | BlockRecord | ColumnBatch:
+        if operation.layout_key is not None:
+            return BlockRecord.parse(operation.payload, self._layouts.get(self._connection, operation.layout_key))
+        return (ColumnBatch if operation.kind is Kind.COLUMNS else Envelope).parse(operation.payload)
 
     def _update(self, run: RunState, envelope: Envelope, accepted_ms: int, verdict: Verdict) -> None:
         for item in self._blocks.decode(envelope.snapshots):
@@ -346,13 +359,9 @@ def _is_project_name(text: str) -> bool:
     return as_uuid(text) is not None or (bool(workspace) and is_name(name, limits.MAX_PROJECT_NAME_BYTES))
 
 
-def _parse(operation: Operation) -> Envelope | ColumnBatch:
-    return (ColumnBatch if operation.kind is Kind.COLUMNS else Envelope).parse(operation.payload)
-
-
-def _size(change: Envelope | ColumnBatch) -> int:
+def _size(change: Envelope | BlockRecord | ColumnBatch) -> int:
     """Return the number of atomic changes of an operation."""
-    if isinstance(change, ColumnBatch):
+    if not isinstance(change, Envelope):
         return change.size
     message = pb.RunOperation.FromString(change.payload)
     kind = message.WhichOneof("operation")

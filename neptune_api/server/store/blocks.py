@@ -8,6 +8,7 @@ Whatever does not fit (other values than floats, assignments, previews, a missin
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
+    from typing_extensions import Self
 
     from neptune_api.server.store.columns import FloatArray, Int64Array
 
@@ -49,6 +51,41 @@ class Layout:
     mask: npt.NDArray[np.uint8]
     # Positions of the values' bytes.
     positions: npt.NDArray[np.int32]
+    # What the fixed bytes are known by.
+    key: str
+
+    @classmethod
+    def learn(cls, region: bytes) -> Self | None:
+        """Return the layout of a region of appends; None when it has anything but floats of distinct paths."""
+        paths: list[str] = []
+        ends: list[int] = []
+        position = 0
+        try:
+            while position < len(region):
+                if region[position] != _APPEND:
+                    return None
+                length, position = varint(region, position + 1)
+                end = position + length
+                if region[position] != _KEY:
+                    return None
+                key_length, key = varint(region, position + 1)
+                if key + key_length + len(_FLOAT_VALUE) + _DOUBLE != end or end > len(region):
+                    return None
+                if region[key + key_length : end - _DOUBLE] != _FLOAT_VALUE:
+                    return None
+                paths.append(region[key : key + key_length].decode())
+                ends.append(end)
+                position = end
+        except (IndexError, UnicodeDecodeError):
+            return None
+        if len(set(paths)) != len(paths) or not paths:
+            return None
+        positions = np.add.outer(np.array(ends, np.int32), np.arange(-_DOUBLE, 0, dtype=np.int32)).ravel()
+        mask = np.full(len(region), 255, np.uint8)
+        mask[positions] = 0
+        fixed = np.bitwise_and(np.frombuffer(region, np.uint8), mask)
+        digest = hashlib.blake2b(fixed.tobytes(), digest_size=16).hexdigest()
+        return cls(tuple(paths), fixed, mask, positions, digest)
 
     @property
     def size(self) -> int:
@@ -148,7 +185,7 @@ class BlockDecoder:
             if layout is not None:
                 self._layouts.move_to_end(length)
                 return layout
-        layout = _learn(snapshot[start:])
+        layout = Layout.learn(snapshot[start:])
         if layout is None:
             return None
         with self._lock:
@@ -162,38 +199,6 @@ class BlockDecoder:
         with self._lock:
             layout = self._layouts.pop(length, None)
             self._size -= 0 if layout is None else layout.size
-
-
-def _learn(region: bytes) -> Layout | None:
-    """Return the layout of a region of appends; None when it has anything but floats of distinct paths."""
-    paths: list[str] = []
-    ends: list[int] = []
-    position = 0
-    try:
-        while position < len(region):
-            if region[position] != _APPEND:
-                return None
-            length, position = varint(region, position + 1)
-            end = position + length
-            if region[position] != _KEY:
-                return None
-            key_length, key = varint(region, position + 1)
-            if key + key_length + len(_FLOAT_VALUE) + _DOUBLE != end or end > len(region):
-                return None
-            if region[key + key_length : end - _DOUBLE] != _FLOAT_VALUE:
-                return None
-            paths.append(region[key : key + key_length].decode())
-            ends.append(end)
-            position = end
-    except (IndexError, UnicodeDecodeError):
-        return None
-    if len(set(paths)) != len(paths) or not paths:
-        return None
-    positions = np.add.outer(np.array(ends, np.int32), np.arange(-_DOUBLE, 0, dtype=np.int32)).ravel()
-    mask = np.full(len(region), 255, np.uint8)
-    mask[positions] = 0
-    fixed = np.bitwise_and(np.frombuffer(region, np.uint8), mask)
-    return Layout(tuple(paths), fixed, mask, positions)
 
 
 def _head(snapshot: bytes) -> tuple[int, int, int] | None:

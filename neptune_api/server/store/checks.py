@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import tails as tails_
 from neptune_api.server.store.faults import CorruptChunkError
+from neptune_api.server.store.layouts import BlockRecord, LayoutShelf
 from neptune_api.server.store.oplog import Kind
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import (
@@ -299,11 +300,15 @@ def _log(connection: sa.Connection) -> Iterator[str]:
         pending.where(requests.c.status.is_(None), operations.c.sequence.is_(None))
     ):
         yield f"Request {request_id} waits for an operation that is not in the log."
+    shelf = LayoutShelf()
     waiting = sa.select(operations.c.sequence).order_by(operations.c.sequence)
     for sequence in connection.scalars(waiting).all():
-        of_one = sa.select(operations.c.kind, operations.c.payload).where(operations.c.sequence == sequence)
-        kind, payload = connection.execute(of_one).one()
+        of_one = sa.select(operations.c.kind, operations.c.layout_key, operations.c.payload)
+        kind, layout_key, payload = connection.execute(of_one.where(operations.c.sequence == sequence)).one()
         try:
-            _MESSAGES[Kind(kind)].FromString(payload)
-        except (DecodeError, ValueError):
+            if kind == Kind.BLOCK:
+                BlockRecord.parse(payload, shelf.get(connection, layout_key))
+            else:
+                _MESSAGES[Kind(kind)].FromString(payload)
+        except (DecodeError, ValueError, sa.exc.NoResultFound):
             yield f"Operation {sequence} of the log is no message."

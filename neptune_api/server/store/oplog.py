@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 
 from neptune_api.server import limits
 from neptune_api.server.store.faults import StoreClosedError
+from neptune_api.server.store.layouts import LayoutShelf
 from neptune_api.server.store.leases import NO_PROJECT
 from neptune_api.server.store.schema import operations, requests
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from neptune_api.server.store.database import Database
+    from neptune_api.server.store.layouts import BlockRecord
 
 _PROJECT: Final = sa.func.coalesce(operations.c.project_id, NO_PROJECT)
 # SQLite takes at most 32,766 parameters in a statement.
@@ -38,6 +41,8 @@ class Kind(IntEnum):
     """A serialized neptune_api.v1.RunOperation."""
     COLUMNS = 1
     """A serialized neptune_api.v1.AppendColumnsRequest."""
+    BLOCK = 2
+    """A serialized BlockRecord: a RunOperation that is nothing but points of one layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Submission:
     """An operation to accept and who submits it.
 
     `project_id` is None when the project does not exist or the user may not see it. The same idempotency key of the
-    same user, or the same batch id in the same project, names the same request.
+    same user, or the same batch id in the same project, names the same request. `block` says the same as the payload.
     """
 
     payload: bytes
@@ -53,6 +58,7 @@ class Submission:
     project_id: int | None
     idempotency_key: str | None = None
     kind: Kind = Kind.RUN_OPERATION
+    block: BlockRecord | None = None
 
     @property
     def unique_key(self) -> str | None:
@@ -78,6 +84,7 @@ class Operation:
     user_id: int
     accepted_ms: int
     kind: Kind
+    layout_key: str | None
     payload: bytes
 
 
@@ -116,6 +123,7 @@ class OperationLog:
         self._queue_lock = threading.Lock()
         self._commit_lock = threading.Lock()
         self._closed = False
+        self.layouts: Final = LayoutShelf()
 
     def append(self, submissions: Sequence[Submission]) -> list[str]:
         """Return the request ids of operations that are on disk now, in the order given.
@@ -192,12 +200,23 @@ class OperationLog:
         )
 
     def forget(self) -> None:
-        """Drop the outcomes of requests older than the retention time."""
+        """Drop the outcomes of requests older than the retention time, and layouts that nothing waiting refers to."""
         horizon = self._now_ms() - limits.REQUEST_STATUS_RETENTION_SECONDS * 1000
         with self._database.write(serial=False) as connection:
             connection.execute(
                 requests.delete().where(requests.c.accepted_ms < horizon, requests.c.status.is_not(None))
             )
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Drop the layouts that no operation refers to."""
+        # What another process accepts meanwhile may refer to one of them: it is for the next time then.
+        with (
+            self._commit_lock,
+            contextlib.suppress(sa.exc.IntegrityError),
+            self._database.write(serial=False) as connection,
+        ):
+            self.layouts.clean(connection)
 
     def close(self) -> None:
         """Accept no more; what waits is committed first."""
@@ -215,12 +234,15 @@ class OperationLog:
             try:
                 self._write(groups)
             except sa.exc.IntegrityError:
-                # Another process has accepted one of the idempotency keys just now: this time it is found.
+                # Another process has accepted one of the idempotency keys just now: this time it is found. Or it has
+                # removed a layout.
                 for group in groups:
                     group.request_ids.clear()
                     group.error = None
+                self.layouts.doubt()
                 self._write(groups)
         except BaseException as error:  # noqa: BLE001 # every waiting caller has to hear of it
+            self.layouts.doubt()
             for group in groups:
                 group.error = error
         for group in groups:
@@ -258,13 +280,19 @@ class OperationLog:
                         "user_id": submission.user_id,
                         "accepted_ms": now,
                     }
-                    log_rows.append(common | {"kind": submission.kind, "payload": submission.payload})
+                    log_rows.append(common | self._content(connection, submission))
                     request_rows.append(common | {"idempotency_key": key, "payload_checksum": checksum})
                     group.request_ids.append(request_id)
             if log_rows:
                 connection.execute(operations.insert(), log_rows)
                 connection.execute(requests.insert(), request_rows)
                 self._database.announce(connection, "accepted")
+
+    def _content(self, connection: sa.Connection, submission: Submission) -> dict[str, object]:
+        block = submission.block
+        if block is not None and self.layouts.keep(connection, block.block.layout):
+            return {"kind": Kind.BLOCK, "layout_key": block.block.layout.key, "payload": block.serialize()}
+        return {"kind": submission.kind, "layout_key": None, "payload": submission.payload}
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from neptune_api.server.store.blocks import Layout
 
+VALUE_COLUMNS: Final = ("int_value", "float_value", "text_value", "mime_type")
+"""Where the table `attributes` has the value of an attribute."""
+
 SERIES_TYPES: Final = frozenset(
     {
         AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES,
@@ -105,8 +108,10 @@ class Attribute:
 
     def columns(self) -> dict[str, object]:
         """Return the value as columns of the `attributes` table."""
-        row: dict[str, object] = {"int_value": None, "float_value": None, "text_value": None, "mime_type": None}
+        row: dict[str, object] = dict.fromkeys(VALUE_COLUMNS)
         value = self.value
+        if value is None:
+            return row
         if isinstance(value, pb.FileRef):
             row |= {"text_value": value.path, "int_value": value.size_bytes, "mime_type": value.mime_type}
         elif isinstance(value, frozenset):
@@ -115,7 +120,7 @@ class Attribute:
             row["text_value"] = value
         elif isinstance(value, float):
             row["float_value"] = None if math.isnan(value) else value
-        elif value is not None:
+        else:
             row["int_value"] = int(value)
         return row
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from neptune_api.server.store import payload_chunks, schema, series_rows
+from neptune_api.server.store import payload_chunks, schema, table_rows
 from neptune_api.server.store import tails as tails_
 from neptune_api.server.store.columns import PayloadColumns
 from neptune_api.server.store.compaction import compact
@@ -17,7 +18,7 @@ from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.keys import keys_of
 from neptune_api.server.store.payload_chunks import Arrival, chunk_row, is_small
 from neptune_api.server.store.run_loading import RUN_FIELDS, load_run
-from neptune_api.server.store.run_state import SERIES_TYPES, Attribute, PayloadSeries
+from neptune_api.server.store.run_state import SERIES_TYPES, VALUE_COLUMNS, Attribute, PayloadSeries
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
@@ -29,12 +30,37 @@ if TYPE_CHECKING:
     from neptune_api.server.store.database import Database
     from neptune_api.server.store.float_table import FloatTable
     from neptune_api.server.store.run_state import RunState, Scalar
+    from neptune_api.server.store.table_rows import Columns
     from neptune_api.server.store.tails import Points
 
 # With as many new points for each series, chunks are written at once.
 _LONG_POINTS: Final = 32_768
 # About 200 bytes each: what the applier keeps of runs it has seen.
 _CACHED_ATTRIBUTES: Final = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class FloatChanges:
+    """Float points of one run on their way into the database; no tail: they are to become chunks at once."""
+
+    run: RunState
+    groups: list[Points]
+    tail: dict[str, object] | None
+    slots: npt.NDArray[np.intp]
+    """Of the series whose summaries are `new` or `known` rows."""
+    new: Columns
+    known: Columns
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Changes of run states on their way into the database."""
+
+    runs: list[dict[str, object]]
+    attributes: Columns
+    values: list[dict[str, object]]
+    payloads: list[Attribute]
+    floats: list[FloatChanges]
 
 
 class RunStore:
@@ -107,40 +133,33 @@ class RunStore:
         run.changed[name] = attribute
         return attribute
 
-    def write(self, connection: sa.Connection) -> None:
-        """Write every change; call `written` once the transaction is committed."""
-        new_runs = [run for run in self.changed.values() if not run.is_stored]
-        if new_runs:
-            rows = [{name: getattr(run, name) for name in RUN_FIELDS} for run in new_runs]
-            connection.execute(schema.runs.insert(), rows)
+    def gather(self) -> Changes:
+        """Return every change as rows to write, before a transaction that others wait for."""
         changed = [(run, attribute) for run in self.changed.values() for attribute in run.changed.values()]
-        new = [(run, attribute) for run, attribute in changed if not attribute.is_stored]
-        if new:
-            connection.execute(
-                schema.attributes.insert(),
-                [
-                    {
-                        "id": item.id,
-                        "run_id": run.id,
-                        "project_id": run.project_id,
-                        "name": item.name,
-                        "type": item.type,
-                        **item.columns(),
-                    }
-                    for run, item in new
-                ],
-            )
-        updates = [
-            {"b_id": item.id, **item.columns()} for _, item in changed if item.is_stored and item.value is not None
-        ]
-        if updates:
+        return Changes(
+            runs=[
+                {name: getattr(run, name) for name in RUN_FIELDS} for run in self.changed.values() if not run.is_stored
+            ],
+            attributes=_attribute_columns([(run, item) for run, item in changed if not item.is_stored]),
+            values=[
+                {"b_id": item.id, **item.columns()} for _, item in changed if item.is_stored and item.value is not None
+            ],
+            payloads=[item for _, item in changed if item.series is not None],
+            floats=[_float_changes(run) for run in self.changed.values() if run.floats.has_waiting],
+        )
+
+    def write(self, connection: sa.Connection, changes: Changes) -> None:
+        """Write what `gather` returned; call `written` once the transaction is committed."""
+        if changes.runs:
+            connection.execute(schema.runs.insert(), changes.runs)
+        table_rows.ATTRIBUTES.insert(connection, changes.attributes)
+        if changes.values:
             table = schema.attributes
-            names = ("int_value", "float_value", "text_value", "mime_type")
             statement = table.update().where(table.c.id == sa.bindparam("b_id"))
-            connection.execute(statement.values({name: sa.bindparam(name) for name in names}), updates)
-        self._write_payloads(connection, [item for _, item in changed if item.series is not None])
-        for run in self.changed.values():
-            self._write_floats(connection, run)
+            connection.execute(statement.values({name: sa.bindparam(name) for name in VALUE_COLUMNS}), changes.values)
+        self._write_payloads(connection, changes.payloads)
+        for floats in changes.floats:
+            self._write_floats(connection, floats)
 
     def written(self) -> None:
         """Note that the changes are on disk, and forget runs beyond the size of the cache."""
@@ -188,23 +207,15 @@ class RunStore:
         if arrivals:
             payload_chunks.store(connection, arrivals, self.chunk_keys)
 
-    def _write_floats(self, connection: sa.Connection, run: RunState) -> None:
-        floats = run.floats
-        if not floats.has_waiting:
-            return
-        groups, slots = floats.take()
-        at_once = bool(groups) and not run.keeps_tails and _are_long(groups)
-        if groups and not (at_once and self._write_chunks(connection, run, groups)):
-            payload = tails_.encode(groups)
-            count = sum(group.count for group in groups)
-            row = {"run_id": run.id, "count": count, "payload": payload, "checksum": tails_.checksum(payload)}
-            connection.execute(schema.tails.insert(), row)
-            run.tail_points += count
+    def _write_floats(self, connection: sa.Connection, changes: FloatChanges) -> None:
+        run, groups = changes.run, changes.groups
+        if groups and not (changes.tail is None and self._write_chunks(connection, run, groups)):
+            connection.execute(schema.tails.insert(), changes.tail or _tail_row(run, groups))
+            run.tail_points += sum(group.count for group in groups)
             run.tail_count += 1
-        _write_previews(connection, floats, slots)
-        new, known = slots[slots >= floats.stored], slots[slots < floats.stored]
-        series_rows.insert(connection, floats.columns_of(new))
-        series_rows.update(connection, floats.columns_of(known))
+        _write_previews(connection, run.floats, changes.slots)
+        table_rows.SERIES.insert(connection, changes.new)
+        table_rows.SERIES.update(connection, changes.known)
 
     def _write_chunks(self, connection: sa.Connection, run: RunState, groups: Sequence[Points]) -> bool:
         """Write points as chunks at once, after those in tails; tell whether that was possible."""
@@ -223,6 +234,38 @@ def _are_long(groups: Sequence[Points]) -> bool:
     """Tell whether there are so many points of each series that a tail would only mean writing them twice."""
     series = sum(len(group.attribute_ids) for group in groups)
     return sum(group.count for group in groups) >= _LONG_POINTS * series
+
+
+def _float_changes(run: RunState) -> FloatChanges:
+    floats = run.floats
+    groups, slots = floats.take()
+    at_once = bool(groups) and not run.keeps_tails and _are_long(groups)
+    return FloatChanges(
+        run,
+        groups,
+        None if at_once or not groups else _tail_row(run, groups),
+        slots,
+        new=floats.columns_of(slots[slots >= floats.stored]),
+        known=floats.columns_of(slots[slots < floats.stored]),
+    )
+
+
+def _tail_row(run: RunState, groups: Sequence[Points]) -> dict[str, object]:
+    payload = tails_.encode(groups)
+    count = sum(group.count for group in groups)
+    return {"run_id": run.id, "count": count, "payload": payload, "checksum": tails_.checksum(payload)}
+
+
+def _attribute_columns(new: Sequence[tuple[RunState, Attribute]]) -> dict[str, list[object]]:
+    values = [item.columns() for _, item in new]
+    return {
+        "id": [item.id for _, item in new],
+        "run_id": [run.id for run, _ in new],
+        "project_id": [run.project_id for run, _ in new],
+        "name": [item.name for _, item in new],
+        "type": [item.type for _, item in new],
+        **{name: [row[name] for row in values] for name in VALUE_COLUMNS},
+    }
 
 
 def _payload_row(attribute_id: int, series: PayloadSeries) -> dict[str, object]:

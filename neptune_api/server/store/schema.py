@@ -31,7 +31,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from neptune_api.server.store.texts import String, Text
 
-VERSION: Final = "0004"
+VERSION: Final = "0005"
 """The revision of `migrations/versions` that makes this schema."""
 
 SHORT_TEXT: Final = 256
@@ -238,6 +238,14 @@ previews: Final = Table(
     Column("completion_ratio", Double, nullable=False),
 )
 
+# What operations of points share; see the module `layouts`.
+layouts: Final = Table(
+    "layouts",
+    metadata,
+    Column("key", String(32), primary_key=True),  # BLAKE2b of the region
+    Column("region", LargeBinary, nullable=False),  # appends of a snapshot, with zeros for values
+)
+
 # The operation log: accepted, not yet applied.
 operations: Final = Table(
     "operations",
@@ -248,8 +256,10 @@ operations: Final = Table(
     Column("project_id", BigInteger),
     Column("user_id", BigInteger, nullable=False),
     Column("accepted_ms", BigInteger, nullable=False),
-    # What the payload is: 0 a serialized neptune_api.v1.RunOperation, 1 an AppendColumnsRequest.
+    # What the payload is: 0 a serialized neptune_api.v1.RunOperation, 1 an AppendColumnsRequest, 2 a block.
     Column("kind", SmallInteger, nullable=False, server_default="0"),
+    # Of a block.
+    Column("layout_key", ForeignKey("layouts.key"), index=True),
     Column("payload", LargeBinary, nullable=False),
     sqlite_autoincrement=True,
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from neptune_api.server.store.applier import Applier
-from neptune_api.server.store.blocks import BlockDecoder
+from neptune_api.server.store.blocks import Block, BlockDecoder
 from neptune_api.server.store.envelopes import Envelope
 from neptune_api.server.store.oplog import KeyTakenError, Kind, OperationLog, Outcome, Submission
 from neptune_api.v1 import ingest_pb2 as pb
@@ -46,12 +47,17 @@ class Store:
         Raises DecodeError for bytes that are not one.
         """
         envelope = Envelope.parse(payload)
-        if envelope.kind in {"update", "update_batch"}:
-            for _ in self._blocks.decode(envelope.snapshots):
-                pass
-        else:
+        if envelope.kind not in {"update", "update_batch"}:
             pb.RunOperation.FromString(payload)
-        return envelope
+            return envelope
+        blocks: list[Block] = []
+        is_plain = True
+        for item in self._blocks.decode(envelope.snapshots):
+            if isinstance(item, Block):
+                blocks.append(item)
+            else:
+                is_plain = False
+        return replace(envelope, block=blocks[0]) if is_plain and len(blocks) == 1 else envelope
 
     def start(self) -> None:
         """Begin to apply, what an earlier server left in the log first."""
