@@ -15,7 +15,7 @@ _FIXED_SIZES: Final = {1: 8, 5: 4}
 _MAX_TAG: Final = 0xFFFF_FFFF
 
 
-def varint(data: bytes, position: int) -> tuple[int, int]:
+def varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """Return the varint at a position and the position behind it.
 
     Raises IndexError when the data end within it, DecodeError when it is longer than a varint can be.
@@ -45,7 +45,7 @@ def encode_varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def fields(message: bytes) -> Iterator[tuple[int, int, int]]:
+def fields(message: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
     """Yield tag, start and end of the value of each field of a message, in their order.
 
     Raises DecodeError for bytes that are no message, and for groups, which no message here has.

@@ -47,10 +47,10 @@ class Layout:
 
     paths: tuple[str, ...]
     # What the bytes are, with zeros for those of values; and 255 for every byte that is not of a value.
-    fixed: npt.NDArray[np.uint8]
+    fixed: bytearray
     mask: npt.NDArray[np.uint8]
     # Positions of the values' bytes.
-    positions: npt.NDArray[np.int32]
+    positions: npt.NDArray[np.intp]
     # What the fixed bytes are known by.
     key: str
 
@@ -80,21 +80,21 @@ class Layout:
             return None
         if len(set(paths)) != len(paths) or not paths:
             return None
-        positions = np.add.outer(np.array(ends, np.int32), np.arange(-_DOUBLE, 0, dtype=np.int32)).ravel()
+        positions = np.add.outer(np.array(ends, np.intp), np.arange(-_DOUBLE, 0)).ravel()
         mask = np.full(len(region), 255, np.uint8)
         mask[positions] = 0
-        fixed = np.bitwise_and(np.frombuffer(region, np.uint8), mask)
-        digest = hashlib.blake2b(fixed.tobytes(), digest_size=16).hexdigest()
-        return cls(tuple(paths), fixed, mask, positions, digest)
+        fixed = bytearray(np.bitwise_and(np.frombuffer(region, np.uint8), mask))
+        return cls(tuple(paths), fixed, mask, positions, hashlib.blake2b(fixed, digest_size=16).hexdigest())
 
     @property
     def size(self) -> int:
         """Size in memory, about, in bytes."""
-        return self.fixed.nbytes + self.mask.nbytes + self.positions.nbytes + 100 * len(self.paths)
+        return len(self.fixed) + self.mask.nbytes + self.positions.nbytes + 100 * len(self.paths)
 
     def values(self, rows: npt.NDArray[np.uint8]) -> FloatArray | None:
         """Return the values of snapshots, one per row of bytes; None unless every row has this layout."""
-        if not np.array_equal(np.bitwise_and(rows, self.mask), np.broadcast_to(self.fixed, rows.shape)):
+        # A bytearray compares itself with any bytes as quickly as memory is read.
+        if any(self.fixed != fixed for fixed in np.bitwise_and(rows, self.mask)):
             return None
         values: FloatArray = rows.take(self.positions, axis=1).view("<f8").astype(np.float64, copy=False)
         return values
@@ -115,7 +115,7 @@ class _Rows:
     layout: Layout
     steps: list[int]
     timestamps: list[int]
-    regions: list[bytes]
+    regions: list[memoryview]
 
     def block(self) -> Block | None:
         region = self.regions[0] if len(self.regions) == 1 else b"".join(self.regions)
@@ -138,19 +138,21 @@ class BlockDecoder:
         self._size = 0
         self._lock = threading.Lock()
 
-    def decode(self, batch: bytes) -> Iterator[Block | pb.UpdateRunSnapshot]:
+    def decode(self, batch: bytes | memoryview) -> Iterator[Block | pb.UpdateRunSnapshot]:
         """Yield what a batch holds; raises DecodeError for bytes that are not UpdateRunSnapshots."""
-        waiting: list[tuple[bytes, _Rows | None]] = []
-        for tag, begin, end in fields(batch):
+        waiting: list[tuple[memoryview, _Rows | None]] = []
+        # Views, because copies of half a megabyte cost more than all that is done with them.
+        view = memoryview(batch)
+        for tag, begin, end in fields(view):
             if tag != _SNAPSHOT:
                 continue
-            snapshot = batch[begin:end]
+            snapshot = view[begin:end]
             head = _head(snapshot)
             layout = None if head is None else self._layout(snapshot, head[2])
             if head is None or layout is None:
                 yield from self._flush(waiting)
                 waiting = []
-                yield pb.UpdateRunSnapshot.FromString(snapshot)
+                yield pb.UpdateRunSnapshot.FromString(bytes(snapshot))
                 continue
             step, timestamp, start = head
             rows = waiting[-1][1] if waiting else None
@@ -164,7 +166,7 @@ class BlockDecoder:
             waiting.append((snapshot, rows))
         yield from self._flush(waiting)
 
-    def _flush(self, waiting: list[tuple[bytes, _Rows | None]]) -> Iterator[Block | pb.UpdateRunSnapshot]:
+    def _flush(self, waiting: list[tuple[memoryview, _Rows | None]]) -> Iterator[Block | pb.UpdateRunSnapshot]:
         if not waiting:
             return
         rows = waiting[-1][1]
@@ -176,16 +178,16 @@ class BlockDecoder:
         if rows is not None:
             self._forget(len(rows.regions[0]))
         for snapshot, _ in waiting:
-            yield pb.UpdateRunSnapshot.FromString(snapshot)
+            yield pb.UpdateRunSnapshot.FromString(bytes(snapshot))
 
-    def _layout(self, snapshot: bytes, start: int) -> Layout | None:
+    def _layout(self, snapshot: memoryview, start: int) -> Layout | None:
         length = len(snapshot) - start
         with self._lock:
             layout = self._layouts.get(length)
             if layout is not None:
                 self._layouts.move_to_end(length)
                 return layout
-        layout = Layout.learn(snapshot[start:])
+        layout = Layout.learn(bytes(snapshot[start:]))
         if layout is None:
             return None
         with self._lock:
@@ -201,18 +203,18 @@ class BlockDecoder:
             self._size -= 0 if layout is None else layout.size
 
 
-def _head(snapshot: bytes) -> tuple[int, int, int] | None:
+def _head(snapshot: memoryview) -> tuple[int, int, int] | None:
     """Return micro-step, milliseconds and where the appends begin; None for a snapshot that is not of this kind."""
     try:
         if snapshot[0] != _STEP:
             return None
         length, position = varint(snapshot, 1)
-        step = pb.Step.FromString(snapshot[position : position + length])
+        step = pb.Step.FromString(bytes(snapshot[position : position + length]))
         position += length
         if snapshot[position] != _TIMESTAMP or rules.step_fault(step) != pb.INGEST_CODE_OK:
             return None
         length, position = varint(snapshot, position + 1)
-        timestamp = Timestamp.FromString(snapshot[position : position + length])
+        timestamp = Timestamp.FromString(bytes(snapshot[position : position + length]))
         position += length
         if snapshot[position] != _APPEND:
             return None

@@ -35,13 +35,13 @@ class Envelope:
     run_id: str
     create_missing_project: bool
     kind: Kind | None
-    body: bytes
+    body: memoryview
     block: Block | None = None
 
     @property
-    def snapshots(self) -> bytes:
+    def snapshots(self) -> bytes | memoryview:
         """The snapshots of an update or a batch of them: a serialized neptune_api.v1.UpdateRunSnapshots."""
-        return _SNAPSHOT + encode_varint(len(self.body)) + self.body if self.kind == "update" else self.body
+        return b"".join((_SNAPSHOT, encode_varint(len(self.body)), self.body)) if self.kind == "update" else self.body
 
     @classmethod
     def parse(cls, payload: bytes) -> Envelope:
@@ -49,7 +49,7 @@ class Envelope:
         project = run_id = ""
         create_missing = False
         kinds: list[Kind] = []
-        body = b""
+        body = memoryview(b"")
         try:
             for tag, start, end in fields(payload):
                 if tag == _PROJECT:
@@ -60,7 +60,7 @@ class Envelope:
                     create_missing = bool(varint(payload, start)[0])
                 elif tag in _KINDS:
                     kinds.append(_KINDS[tag])
-                    body = payload[start:end]
+                    body = memoryview(payload)[start:end]
         except UnicodeDecodeError as error:
             raise DecodeError("A text is not UTF-8.") from error
         if len(kinds) > 1:

@@ -110,7 +110,7 @@ class LayoutShelf:
                 return False
             # Another process, or this one before it was restarted, may have stored it.
             if connection.scalar(sa.select(sa.func.count()).where(layouts.c.key == layout.key)) == 0:
-                connection.execute(layouts.insert().values(key=layout.key, region=layout.fixed.tobytes()))
+                connection.execute(layouts.insert().values(key=layout.key, region=bytes(layout.fixed)))
             self._stored[layout.key] = layout
             self._size += size
             return True

@@ -71,9 +71,7 @@ class TableRows:
             connection.exec_driver_sql(str(compiled), list(zip(*(columns[name] for name in names), strict=True)))
 
 
-SERIES: Final = TableRows(
-    schema.series, [column.name for column in schema.series.c if column.name != "last_payload"]
-)
+SERIES: Final = TableRows(schema.series, [column.name for column in schema.series.c if column.name != "last_payload"])
 """Summaries of float series."""
 
 ATTRIBUTES: Final = TableRows(
