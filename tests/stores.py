@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from neptune_api.conformance.outcomes import Counts, counts_of_status
 from neptune_api.server.store import schema
 from neptune_api.server.store.database import Database
 from neptune_api.server.store.directory import Directory, ensure_owner
+from neptune_api.server.store.layouts import BlockRecord
 from neptune_api.server.store.oplog import Kind
 from neptune_api.server.store.points import read_floats, read_payloads
 from neptune_api.server.store.run_state import SERIES_TYPES
@@ -104,6 +105,12 @@ class Bench:
         payload = operation if isinstance(operation, bytes) else operation.SerializeToString()
         kind = Kind.COLUMNS if isinstance(operation, AppendColumnsRequest) else Kind.RUN_OPERATION
         return Submission(payload, self.user_id, self.project_id, key, kind)
+
+    def read(self, operation: pb.RunOperation) -> Submission:
+        """Return an operation as the server reads it: with its points as a block where it is nothing else."""
+        found = self.store.read_operation(operation.SerializeToString())
+        block = None if found.block is None else BlockRecord(found.project, found.run_id, found.block)
+        return replace(self.submission(found.payload), block=block)
 
     def submit(self, *operations: Operation) -> list[str]:
         """Accept operations in one transaction."""

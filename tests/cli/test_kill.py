@@ -45,6 +45,8 @@ WHOLE = 1_000_000
 STEPS = 20
 """Steps of an operation."""
 SERIES = 3
+WIDE_SERIES = 150
+"""So many that the log keeps what their operations have in common once."""
 LONG_STEPS = 400
 """Steps of a batch of columns."""
 
@@ -72,18 +74,18 @@ def values(series: int, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]
     return np.asarray(series + steps / 2, np.float64)
 
 
-def submit(project: str) -> Send:
+def submit(project: str, run: str, series: int, steps: int) -> Send:
     def send(channel: grpc.Channel, number: int) -> str:
-        first = number * STEPS
+        first = number * steps
         operation = update(
             *(
-                snapshot({f"m/{i}": i + step / 2 for i in range(SERIES)}, step, START_MS + step)
-                for step in range(first, first + STEPS)
+                snapshot({f"m/{i}": i + step / 2 for i in range(series)}, step, START_MS + step)
+                for step in range(first, first + steps)
             ),
-            run="submitted",
+            run=run,
             project=project,
         )
-        key = (("x-idempotency-key", f"operation-{number}"),)
+        key = (("x-idempotency-key", f"{run}-{number}"),)
         return IngestServiceStub(channel).Submit(operation, metadata=key, timeout=PATIENCE).request_id
 
     return send
@@ -109,10 +111,14 @@ def test_twenty_kills_during_a_load(serving: Callable[..., AbstractContextManage
     loads: dict[str, Load] = {}
     project = ""
     for turn in range(KILLS):
-        with serving() as server, connect(server) as channel, ThreadPoolExecutor(2) as pool:
+        with serving() as server, connect(server) as channel, ThreadPoolExecutor(3) as pool:
             if not loads:
                 project = create_project(channel, server.ready["workspace"])
-                loads = {"submitted": Load(submit(project)), "appended": Load(append(project))}
+                loads = {
+                    "submitted": Load(submit(project, "submitted", SERIES, STEPS)),
+                    "wide": Load(submit(project, "wide", WIDE_SERIES, 1)),
+                    "appended": Load(append(project)),
+                }
             done = [pool.submit(load.run, channel) for load in loads.values()]
             # From the first moment, when the log of the last server is applied, to the midst of merging chunks.
             pause = chance.choice([0.0, 0.02, 0.1, 0.5]) * chance.random()
@@ -127,10 +133,14 @@ def test_twenty_kills_during_a_load(serving: Callable[..., AbstractContextManage
                 future.result(PATIENCE)
         (tmp_path / "ready.json").unlink()
     with serving() as server, connect(server) as channel:
-        for run, steps in (("submitted", STEPS), ("appended", LONG_STEPS)):
+        for run, width, steps in (
+            ("submitted", SERIES, STEPS),
+            ("wide", WIDE_SERIES, 1),
+            ("appended", SERIES, LONG_STEPS),
+        ):
             number = len(loads[run].acknowledged)
             assert number > KILLS // 2
-            assert_complete(channel, project, run, loads[run].acknowledged, number * steps)
+            assert_complete(channel, project, run, loads[run].acknowledged, width, number * steps)
 
 
 def connect(server: Serving) -> grpc.Channel:
@@ -142,12 +152,14 @@ def create_project(channel: grpc.Channel, workspace: str) -> str:
     """Create a project with the runs to write to and return its name."""
     project = f"{workspace}/killed"
     ProjectsServiceStub(channel).CreateProject(CreateProjectRequest(name="killed", organization_identifier=workspace))
-    for run in ("submitted", "appended"):
+    for run in ("submitted", "wide", "appended"):
         IngestServiceStub(channel).Submit(create(run, project=project))
     return project
 
 
-def assert_complete(channel: grpc.Channel, project: str, run: str, acknowledged: list[str], count: int) -> None:
+def assert_complete(
+    channel: grpc.Channel, project: str, run: str, acknowledged: list[str], width: int, count: int
+) -> None:
     """Check that every acknowledged request was applied as a whole, and compare every point."""
     ids = pb.RequestIdList(ids=[pb.RequestId(value=request_id) for request_id in acknowledged])
     request = BulkGetRequestStatusRequest(project_identifier=project, request_ids=ids)
@@ -159,9 +171,9 @@ def assert_complete(channel: grpc.Channel, project: str, run: str, acknowledged:
         assert time.monotonic() < end, "operations are not applied"
         threading.Event().wait(0.01)
     outcomes = [[(name_of(item.detail), item.count) for item in status.code_by_count] for status in statuses]
-    assert outcomes == [[("OK", SERIES * count // len(acknowledged))]] * len(acknowledged)
+    assert outcomes == [[("OK", width * count // len(acknowledged))]] * len(acknowledged)
     holder = AttributesHolder(identifier=f"CUSTOM/{project}/{run}")
-    series = [TimeSeries(attribute=f"m/{i}", holder=holder) for i in range(SERIES)]
+    series = [TimeSeries(attribute=f"m/{i}", holder=holder) for i in range(width)]
     # What was under way when the server was killed may have been accepted: the next one begins behind it.
     for i, found in enumerate(collect(SeriesServiceStub(channel).ReadColumns(ReadColumnsRequest(series=series)))):
         steps = np.arange(len(found))

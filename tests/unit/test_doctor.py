@@ -17,6 +17,7 @@ from neptune_api.server import LocalServer
 from neptune_api.server.files.folder import Folder
 from neptune_api.server.files.inspection import inspect
 from neptune_api.server.store import schema
+from neptune_api.server.store.oplog import Kind
 from tests import earlier
 from tests.stores import Bench
 
@@ -53,6 +54,10 @@ def fill(place: Path | str) -> None:
             applier._apply_batch()
             applier._stopping.set()
         bench.submit(append({"m0": 7.0}, 101))
+        # The log keeps the last of these by its layout.
+        wide = {f"wide/{number:03}/of/many": 1.0 for number in range(150)}
+        for number in range(3):
+            bench.store.submit_many([bench.read(append(wide, number))])
 
 
 def doctor(capsys: pytest.CaptureFixture[str], place: Path | str) -> tuple[int, str, str]:
@@ -82,7 +87,7 @@ def test_a_sound_store(location: Path | str, capsys: pytest.CaptureFixture[str])
     assert "runs 2" in " ".join(lines)
     assert any(line.startswith("155 points in 4 chunks: ") for line in lines), out
     assert any(line.startswith("28 points in 1 tails: ") for line in lines), out
-    assert any(line.startswith("1 operations wait to be applied, the outcomes of") for line in lines)
+    assert any(line.startswith("4 operations wait to be applied, the outcomes of") for line in lines)
     assert "correct-horse" not in out
 
 
@@ -159,6 +164,11 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "The next run of the project lab would get the number 2",
     ),
     "an operation": (changed(schema.operations, "payload", b"\xff\xff"), "of the log is no message."),
+    "a block": (
+        changed(schema.operations, "payload", b"short", schema.operations.c.kind == Kind.BLOCK),
+        "of the log is no message.",
+    ),
+    "a layout": (changed(schema.layouts, "region", b"x"), "of the log is no message."),
     "a lost operation": (
         lambda connection: connection.execute(schema.operations.delete()),
         "waits for an operation that is not in the log.",

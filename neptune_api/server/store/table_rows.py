@@ -52,7 +52,8 @@ class TableRows:
     def _arrays(self, dialect: sa.Dialect) -> tuple[str, str]:
         """Return the names of the columns, and parameters that are arrays of their types."""
         names = ", ".join(f'"{column.name}"' for column in self._columns)
-        return names, ", ".join(f"%s::{column.type.compile(dialect)}[]" for column in self._columns)
+        types = (column.type.compile(dialect).partition(" COLLATE ")[0] for column in self._columns)
+        return names, ", ".join(f"%s::{type_}[]" for type_ in types)
 
     def _execute(self, connection: sa.Connection, statement: str, columns: Columns) -> None:
         if not columns[self._columns[0].name]:
