@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import defaultdict
+from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +23,10 @@ from neptune_api.v1.queries_pb2 import AttributeType as T
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    # From a row, and how many characters of a text count, to what the message of its type has beside name and type.
+    from neptune_api.server.store.attribute_columns import Part
+
+    # From a row or a value, and how many characters of a text count, to what the message of its type has beside name
+    # and type.
     Encode = Callable[[Any, int | None], bytes]
 
 TYPE_NAMES: Final[dict[int, str]] = {
@@ -84,6 +89,53 @@ def encode_attributes(rows: Iterable[AttributeRow], tag: bytes, *, longest: int 
     return fields
 
 
+def encode_by_run(part: Part, tag: bytes, *, longest: int | None = None) -> Iterable[tuple[int, Sequence[bytes]]]:
+    """Return the keys of runs with fields as those of encode_attributes, ascending by the names of the attributes.
+
+    Of what a run does not have there may be an empty field, and runs that have nothing may be left out.
+    """
+    if not part.columns:
+        return ((run.key, encode_attributes(rows, tag, longest=longest)) for run, rows in part.rows)
+    cells: dict[str, dict[int, bytes]] = defaultdict(dict)
+    for name, type_, keys, values in part.columns:
+        cells[name].update(zip(keys, encode_column(name, type_, values, tag, longest=longest), strict=True))
+    for run, rows in part.rows:
+        for row, field in zip(rows, encode_attributes(rows, tag, longest=longest), strict=True):
+            cells[_name_and_type(row)[0]][run.key] = field
+    columns = [map(cells[name].get, part.keys, repeat(b"")) for name in sorted(cells)]
+    return zip(part.keys, zip(*columns, strict=True), strict=True)
+
+
+def encode_column(
+    name: str, type_: int, values: Iterable[Any], tag: bytes, *, longest: int | None = None
+) -> list[bytes]:
+    """Return a field with this tag for each value of one attribute, which holds a serialized Attribute.
+
+    The type is one whose attributes have a single value: a number, where None is NaN, a text, or a set as it is stored.
+    Of strings it has the `longest` first characters.
+    """
+    beginnings = _Beginnings(name, type_, tag)
+    encode = _VALUE_ENCODERS[type_]
+    contents = [encode(value, longest) for value in values]
+    return [beginnings[len(content)] + content for content in contents]
+
+
+class _Beginnings(dict[int, bytes]):
+    """What stands before the value of an attribute, by the length of what encodes the value."""
+
+    def __init__(self, name: str, type_: int, tag: bytes) -> None:
+        super().__init__()
+        path = name.encode()
+        type_field, self._message, _ = _ENCODINGS[type_]
+        self._tag = tag
+        self._head = _NAME + _VARINTS[len(path)] + path + type_field
+
+    def __missing__(self, length: int) -> bytes:
+        value = self._head + self._message + _VARINTS[len(self._head) + length] + self._head
+        found = self[length] = self._tag + _VARINTS[len(value) + length] + value
+        return found
+
+
 def encode_parts(tag: bytes, parts: Sequence[bytes]) -> list[bytes]:
     """Return a field that holds a serialized message given in parts, in parts as well."""
     return [tag + _VARINTS[sum(map(len, parts))], *parts]
@@ -94,28 +146,24 @@ def encode_field(tag: bytes, content: bytes) -> bytes:
     return tag + _VARINTS[len(content)] + content
 
 
-def _encode_integer(row: AttributeRow, _: int | None, tag: bytes = _INTEGER) -> bytes:
-    value = _int_value(row)
-    return tag + _VARINTS[value & _UINT64] if value else b""
+def _encode_integer(row: AttributeRow, longest: int | None) -> bytes:
+    return _integer(_int_value(row), longest)
 
 
-def _encode_float(row: AttributeRow, _: int | None) -> bytes:
-    value = _float_value(row)
-    packed = _double(_NAN if value is None else value)
-    # Negative zero is not left out.
-    return b"" if packed == _ZERO else _DOUBLE + packed
+def _encode_float(row: AttributeRow, longest: int | None) -> bytes:
+    return _float(_float_value(row), longest)
 
 
 def _encode_string(row: AttributeRow, longest: int | None) -> bytes:
-    return _encode_text(_TEXT, _text_value(row)[:longest])
+    return _string(_text_value(row), longest)
 
 
-def _encode_set(row: AttributeRow, _: int | None) -> bytes:
-    return b"".join([encode_field(_TEXT, member.encode()) for member in rules.decode_set(_text_value(row))])
+def _encode_set(row: AttributeRow, longest: int | None) -> bytes:
+    return _set(_text_value(row), longest)
 
 
 def _encode_file(row: AttributeRow, longest: int | None) -> bytes:
-    size = _encode_integer(row, longest, _SIZE_BYTES)
+    size = _integer(_int_value(row), longest, _SIZE_BYTES)
     return _encode_text(_TEXT, _text_value(row)) + size + _encode_text(_MIME_TYPE, _mime_type(row))
 
 
@@ -159,8 +207,37 @@ def _encode_last(row: AttributeRow, encode: Callable[[bytes], bytes]) -> bytes:
     return _LAST_STEP + _double(steps.to_double(step)) + encode_field(_LAST, encode(_last_payload(row)))
 
 
+def _integer(value: int, _: int | None, tag: bytes = _INTEGER) -> bytes:
+    return tag + _VARINTS[value & _UINT64] if value else b""
+
+
+def _float(value: float | None, _: int | None) -> bytes:
+    packed = _double(_NAN if value is None else value)
+    # Negative zero is not left out.
+    return b"" if packed == _ZERO else _DOUBLE + packed
+
+
+def _string(text: str, longest: int | None) -> bytes:
+    return _encode_text(_TEXT, text[:longest])
+
+
+def _set(text: str, _: int | None) -> bytes:
+    return b"".join([encode_field(_TEXT, member.encode()) for member in rules.decode_set(text)])
+
+
 def _encode_text(tag: bytes, text: str) -> bytes:
     return encode_field(tag, text.encode()) if text else b""
+
+
+# What encodes a value alone, by type.
+_VALUE_ENCODERS: Final[dict[int, Encode]] = {
+    T.ATTRIBUTE_TYPE_INT: _integer,
+    T.ATTRIBUTE_TYPE_FLOAT: _float,
+    T.ATTRIBUTE_TYPE_STRING: _string,
+    T.ATTRIBUTE_TYPE_BOOL: _integer,
+    T.ATTRIBUTE_TYPE_DATETIME: _integer,
+    T.ATTRIBUTE_TYPE_STRING_SET: _set,
+}
 
 
 # By type: the field that names it, the tag of its message in Attribute, and what encodes that.

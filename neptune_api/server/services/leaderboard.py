@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from neptune_api.server import limits, nql
-from neptune_api.server.attribute_messages import encode_attributes, encode_field, encode_parts
+from neptune_api.server.attribute_messages import encode_by_run, encode_field, encode_parts
 from neptune_api.server.errors import StatusError, syntax_error, unimplemented
 from neptune_api.server.handlers import Encoded
-from neptune_api.server.store import search
-from neptune_api.server.store.attributes import AttributeFilter, TooManyBytesError, values_of_runs
+from neptune_api.server.store import attribute_columns, search
+from neptune_api.server.store.attributes import TooManyBytesError
 from neptune_api.server.store.kept_columns import KeptColumns
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
@@ -23,12 +23,12 @@ from neptune_api.v1.queries_pb2 import AttributeType, SortDirection
 from neptune_api.v1.roles_pb2 import PROJECT_ROLE_VIEWER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     import sqlalchemy as sa
 
     from neptune_api.server.access import Access
-    from neptune_api.server.store.attributes import RunRow, RunValues
+    from neptune_api.server.store.attributes import RunRow
     from neptune_api.server.store.records import ProjectRecord
     from neptune_api.server.store.store import Store
 
@@ -110,11 +110,10 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                 kept_columns=self._kept_columns,
             )
             entries = search.entries(connection, found.keys)
-            carried: dict[int, list[bytes]] = {}
-            for values in self._values(connection, entries, AttributeFilter(names)):
+            carried: dict[int, Sequence[bytes]] = {}
+            for part in self._read(connection, entries, names):
                 check()
-                for run, rows in values:
-                    carried[run.key] = encode_attributes(rows, _ATTRIBUTES, longest=longest)
+                carried.update(encode_by_run(part, _ATTRIBUTES, longest=longest))
         whose = {key: _encode_project(project) for key, project in by_id.items()}
         parts = [attributes_pb2.LeaderboardEntries(matching_item_count=found.total).SerializeToString()]
         for run in entries:
@@ -122,12 +121,12 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
             parts += encode_parts(_ENTRIES, [uuid, whose[run.project_id], *carried.get(run.key, ())])
         return Encoded(b"".join(parts))
 
-    def _values(
-        self, connection: sa.Connection, runs: Iterable[RunRow], which: AttributeFilter
-    ) -> Iterator[list[RunValues]]:
+    def _read(
+        self, connection: sa.Connection, runs: Collection[RunRow], names: Collection[str]
+    ) -> Iterator[attribute_columns.Part]:
         most = limits.MAX_SEARCH_ANSWER_BYTES
         try:
-            yield from values_of_runs(connection, runs, which, self._summaries, max_bytes=most)
+            yield from attribute_columns.read(connection, runs, names, self._summaries, max_bytes=most)
         except TooManyBytesError:
             raise StatusError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,

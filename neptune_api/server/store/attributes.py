@@ -53,8 +53,8 @@ _RUN_KEY: Final = itemgetter(AttributeRow._fields.index("run_id"))
 _NAME: Final = itemgetter(AttributeRow._fields.index("name"))
 _TEXT: Final = itemgetter(AttributeRow._fields.index("text_value"))
 _PAYLOAD: Final = itemgetter(AttributeRow._fields.index("last_payload"))
-# What a row is taken to have beside its texts.
-_ROW_BYTES: Final = 64
+ROW_BYTES: Final = 64
+"""What an attribute is taken to have beside its texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +215,10 @@ class _Room:
         """Return the first of some attributes, as many as may be taken, which then are."""
         rows = list(chain.from_iterable(item.rows for item in found))
         count = len(rows) if self.rows is None else min(len(rows), self.rows)
-        size = _size(rows[:count])
+        size = size_of(rows[:count])
         if not self.has(count, size):
             count = size = 0
-            while self.has(count + 1, more := size + _size(rows[count : count + 1])):
+            while self.has(count + 1, more := size + size_of(rows[count : count + 1])):
                 count, size = count + 1, more
         self._needs_one = self._needs_one and not count
         if self.rows is not None:
@@ -241,9 +241,9 @@ def _first(found: Iterable[_Found], count: int) -> Iterator[_Found]:
         count = max(0, count - len(rows))
 
 
-def _size(rows: Sequence[AttributeRow]) -> int:
+def size_of(rows: Sequence[AttributeRow]) -> int:
     """Return about how many bytes attributes have."""
-    size = _ROW_BYTES * len(rows) + sum(map(len, map(_NAME, rows)))
+    size = ROW_BYTES * len(rows) + sum(map(len, map(_NAME, rows)))
     if rows and len(rows[0]) > SUMMARY_FIELDS:
         size += sum(map(len, filter(None, map(_TEXT, rows)))) + sum(map(len, filter(None, map(_PAYLOAD, rows))))
     return size
@@ -339,7 +339,7 @@ def _own_rows(
             for key, some in groupby(rows, _RUN_KEY):
                 found[key].extend(some)
             count += len(rows)
-            size += _size(rows)
+            size += size_of(rows)
             if not room.has(count, size):
                 return found, True
     return found, False

@@ -11,7 +11,7 @@ from neptune_api.server.nql.evaluation import Column, evaluate, judge
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import criteria
 from neptune_api.server.store.attributes import RUNS, RunRow
-from neptune_api.server.store.lineage import batches
+from neptune_api.server.store.key_conditions import about
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import runs
 from neptune_api.server.store.search_columns import ROWS, ColumnReader
@@ -151,11 +151,9 @@ def _sorted_by(order: Order) -> tuple[str, int, Aggregate | None]:
 
 def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunRow]:
     """Return runs by their keys, in the same order."""
-    found: dict[int, RunRow] = {}
-    for batch in batches(sorted(keys)):
-        for row in connection.execute(RUNS.where(runs.c.id.in_(batch))).all():
-            found[row[0]] = RunRow(*row)
-    return [found[key] for key in keys]
+    rows = connection.execute(RUNS.where(about(connection, runs.c.id, sorted(keys)))).all()
+    found = {row[0]: row for row in rows}
+    return [RunRow(*found[key]) for key in keys]
 
 
 def _batches(result: sa.CursorResult[Any]) -> Iterator[tuple[list[int], list[list[Any]]]]:
