@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 import re2  # type: ignore[import-untyped]  # google-re2 ships no types
@@ -27,6 +27,10 @@ _MAX_SET_PROGRAM: Final = 2_000
 _LINES: Final = 4_096
 _MAX_LINES_SIZE: Final = 1024 * 1024
 _NEWLINE: Final = ord("\n")
+# So many lines with a match, one behind the other, are likely to be followed by more of them.
+_IN_A_ROW: Final = 16
+# So many lines are searched at least until it shows whether there is more than a match in three of them.
+_TRIAL: Final = 256
 # What a line among others is not the same to as a text: ends of the text, bytes, quotations that may have no end, and
 # flags that take multi-line mode back.
 _NOT_BY_LINE: Final = re.compile(r"\\[AzCQ]|\(\?\w*-\w*m", re.ASCII)
@@ -57,33 +61,29 @@ def found_in(pattern: str, texts: Sequence[str]) -> BoolArray:
     To look through a short text takes much less time than to call for it: so they are looked through together.
     """
     holds = np.zeros(len(texts), np.bool_)
-    match, by_line = _matcher(pattern), _line_searcher(pattern)
+    match, by_line = _matcher(pattern), _line_searchers(pattern)
     for first in range(0, len(texts), _LINES):
         some, place = texts[first : first + _LINES], holds[first : first + _LINES]
-        if by_line is None or sum(map(len, some)) > _MAX_LINES_SIZE:
+        lines = "" if by_line is None else "\n".join(some)
+        if by_line is None or len(lines) > _MAX_LINES_SIZE:
             place[:] = [match(text) is not None for text in some]
         else:
-            _find_lines(by_line, match, some, place)
+            _find_lines(by_line, match, some, lines, place)
     return holds
 
 
-def _find_lines(by_line: Any, match: Match, texts: Sequence[str], holds: BoolArray) -> None:
+def _find_lines(by_line: _LineSearchers, match: Match, texts: Sequence[str], lines: str, holds: BoolArray) -> None:
     """Tell which of some texts an expression is found in, as lines of one text."""
-    lines = "\n".join(texts)
     several: list[int] = []
     if lines.count("\n") >= len(texts):
         several = [place for place, text in enumerate(texts) if "\n" in text]
         lines = "\n".join("" if "\n" in text else text for text in texts)
-    data = lines.encode()
+    data = f"{lines}\n".encode()
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
-    # A match costs more than a call: where they come thick, texts are better asked one by one.
-    most = 1 + len(texts) // 8
-    starts = [found.start() for found in islice(by_line.finditer(data), most)]
-    places = np.searchsorted(ends, starts)
-    holds[places] = True
-    if len(starts) == most:
-        behind = int(places[-1]) + 1
-        holds[behind:] = [match(line) is not None for line in data.split(b"\n")[behind:]]
+    done = _search_lines(by_line, data, ends, holds)
+    if done < len(texts):
+        rest = data[int(ends[done - 1]) + 1 : -1].split(b"\n")
+        holds[done:] = [match(line) is not None for line in rest]
     for place in several:
         holds[place] = match(texts[place]) is not None
 
@@ -108,21 +108,53 @@ def _matcher(pattern: str) -> Match:
     return cast("Match", alone.Match)
 
 
-@functools.lru_cache(_CACHED)
-def _line_searcher(pattern: str) -> Any:
-    """Return the expression for lines: it is found once in each line that `searcher` finds it in.
+def _search_lines(by_line: _LineSearchers, data: bytes, ends: npt.NDArray[np.intp], holds: BoolArray) -> int:
+    """Tell which lines an expression is found in; return how many are done.
 
-    None for expressions that mean something else among lines.
+    Those are all, unless so many are found one by one that the others are better asked for themselves: a match costs
+    more than a call.
     """
+    done = position = matches = searched = 0
+    while 3 * matches <= searched + _TRIAL:
+        found = islice(by_line.one.finditer(data, position, len(data) - 1), _IN_A_ROW)
+        places = np.searchsorted(ends, [each.start() for each in found])
+        holds[places] = True
+        if len(places) < _IN_A_ROW:
+            return len(ends)
+        first, behind = int(places[0]), int(places[-1]) + 1
+        matches, searched = matches + _IN_A_ROW, searched + behind - done
+        done, position = behind, int(ends[behind - 1]) + 1
+        if holds[first:behind].all():
+            position = by_line.row.match(data, position).end()
+            done = int(np.searchsorted(ends, position))
+            holds[behind:done] = True
+            matches = searched = 0
+    return done
+
+
+class _LineSearchers(NamedTuple):
+    """An expression for lines, each of which has an end, compiled."""
+
+    one: Any
+    """It is found once in each line that `searcher` finds the expression in."""
+    row: Any
+    """It matches all lines in a row that `searcher` finds the expression in, down to the first one of others."""
+
+
+@functools.lru_cache(_CACHED)
+def _line_searchers(pattern: str) -> _LineSearchers | None:
+    """Return the expression for lines; None for one that means something else among lines."""
     if _NOT_BY_LINE.search(pattern) is not None:
         return None
     options = re2.Options()
     options.log_errors = False
     options.never_capture = True
-    # What matches any character, or others than some, does not match the end of a line either.
+    # What matches any character, or others than some, does not match the end of a line either: only a byte does.
     options.never_nl = True
     try:
-        return re2.compile(f"(?m)(?:{pattern}).*$", options)
+        one = re2.compile(f"(?m)(?:{pattern}).*$", options)
+        options.longest_match = True
+        return _LineSearchers(one, re2.compile(f"(?m)(?:.*(?:{pattern}).*$\\C)*", options))
     except re2.error:
         return None
 

@@ -410,14 +410,20 @@ def test_the_required_text_of_a_regex_is_in_whatever_matches(pattern: str, text:
     pattern=PATTERNS,
     texts=st.lists(st.text(alphabet="ab.[](){}|\\é A-0\n", max_size=6), max_size=30),
     lines=st.integers(1, 12),
+    in_a_row=st.integers(1, 3),
+    trial=st.sampled_from([0, 4, 256]),
 )
-def test_many_texts_are_searched_as_each_is(pattern: str, texts: list[str], lines: int) -> None:
+def test_many_texts_are_searched_as_each_is(
+    pattern: str, texts: list[str], lines: int, in_a_row: int, trial: int
+) -> None:
     try:
         search_ = searcher(pattern)
     except RegexError:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(regexes, "_LINES", lines)
+        patch.setattr(regexes, "_IN_A_ROW", in_a_row)
+        patch.setattr(regexes, "_TRIAL", trial)
         assert regexes.found_in(pattern, texts).tolist() == [search_(text) for text in texts]
 
 
