@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from neptune_api.server.store.attribute_columns import Part
+    from neptune_api.server.store.definitions import Definition
 
     # From a row or a value, and how many characters of a text count, to what the message of its type has beside name
     # and type.
@@ -134,6 +135,16 @@ class _Beginnings(dict[int, bytes]):
         value = self._head + self._message + _VARINTS[len(self._head) + length] + self._head
         found = self[length] = self._tag + _VARINTS[len(value) + length] + value
         return found
+
+
+def encode_definitions(found: Iterable[Definition], tag: bytes) -> bytes:
+    """Return a field with this tag for each name and type, which holds a serialized AttributeDefinition."""
+    fields: list[bytes] = []
+    for name, type_ in found:
+        path = name.encode()
+        head, type_field = _VARINTS[len(path)], _TYPE_FIELDS[type_]
+        fields += (tag, _VARINTS[len(path) + len(head) + len(type_field) + 1], _NAME, head, path, type_field)
+    return b"".join(fields)
 
 
 def encode_parts(tag: bytes, parts: Sequence[bytes]) -> list[bytes]:
@@ -254,6 +265,7 @@ _ENCODERS: Final[dict[int, tuple[bytes, Encode]]] = {
     T.ATTRIBUTE_TYPE_FILE_REF_SERIES: (b"\x62", _encode_file_series),
     T.ATTRIBUTE_TYPE_HISTOGRAM_SERIES: (b"\x6a", _encode_histogram_series),
 }
+_TYPE_FIELDS: Final = {type_: _encode_text(_TYPE, name) for type_, name in TYPE_NAMES.items()}
 _ENCODINGS: Final[dict[int, tuple[bytes, bytes, Encode | None]]] = {
-    type_: (_encode_text(_TYPE, name), *_ENCODERS.get(type_, (b"", None))) for type_, name in TYPE_NAMES.items()
+    type_: (field, *_ENCODERS.get(type_, (b"", None))) for type_, field in _TYPE_FIELDS.items()
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from neptune_api.server import limits, page_tokens
-from neptune_api.server.attribute_messages import TYPE_NAMES, encode_attributes, encode_parts
+from neptune_api.server.attribute_messages import TYPE_NAMES, encode_attributes, encode_definitions, encode_parts
 from neptune_api.server.errors import StatusError, denied, invalid, not_found
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.name_filters import NameFilter
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _VALUES: Final = "values"
 _DEFINITIONS: Final = "definitions"
 
-# Wire format: tags of the fields of AttributeValues, RunAttributeValues and Attributes.
+# Wire format: tags of the fields of AttributeValues and answers with definitions, RunAttributeValues and Attributes.
 _ENTRIES: Final = b"\x0a"
 _ATTRIBUTES_OF_RUN: Final = b"\x1a"
 _ATTRIBUTES: Final = b"\x3a"
@@ -112,9 +112,9 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         )
         return Encoded(b"".join([whose.SerializeToString(), *encode_attributes(rows, _ATTRIBUTES)]))
 
-    def QueryAttributeDefinitions(
+    def QueryAttributeDefinitions(  # type: ignore[override]  # see Encoded
         self, request: pb.QueryAttributeDefinitionsRequest, context: grpc.ServicerContext
-    ) -> pb.QueryAttributeDefinitionsResponse:
+    ) -> Encoded:
         query = request.query
         names: NameFilter | None = None
         if query.HasField("attribute_name_filter"):
@@ -140,27 +140,25 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
             page, has_more = definitions.page(
                 connection, [item.id for item in projects], keys, types=types, names=names, after=after, limit=limit
             )
-        response = pb.QueryAttributeDefinitionsResponse(entries=_definitions(page))
-        response.next_page.limit = limit
+        rest = pb.QueryAttributeDefinitionsResponse()
+        rest.next_page.limit = limit
         if has_more:
-            response.next_page.next_page_token = page_tokens.encode(_DEFINITIONS, *page[-1])
-        return response
+            rest.next_page.next_page_token = page_tokens.encode(_DEFINITIONS, *page[-1])
+        return Encoded(encode_definitions(page, _ENTRIES) + rest.SerializeToString())
 
-    def GetAttributeDefinitions(
+    def GetAttributeDefinitions(  # type: ignore[override]  # see Encoded
         self, request: pb.GetAttributeDefinitionsRequest, context: grpc.ServicerContext
-    ) -> attributes_pb2.AttributeDefinitions:
-        found = self._definitions(request)
-        return attributes_pb2.AttributeDefinitions(entries=_definitions(found))
+    ) -> Encoded:
+        return Encoded(encode_definitions(self._definitions(request), _ENTRIES))
 
-    def FilterAttributeDefinitions(
+    def FilterAttributeDefinitions(  # type: ignore[override]  # see Encoded
         self, request: pb.FilterAttributeDefinitionsRequest, context: grpc.ServicerContext
-    ) -> attributes_pb2.AttributeDefinitions:
+    ) -> Encoded:
         query = request.query
         names: NameFilter | None = None
         if query.HasField("attribute_name_filter"):
             names = _name_filter("query.attribute_name_filter", query.attribute_name_filter)
-        found = self._definitions(request, names)
-        return attributes_pb2.AttributeDefinitions(entries=_definitions(found))
+        return Encoded(encode_definitions(self._definitions(request, names), _ENTRIES))
 
     def GetAttributeTree(self, request: pb.GetAttributeTreeRequest, context: grpc.ServicerContext) -> pb.AttributeTree:
         limit = request.limit if request.HasField("limit") else limits.MAX_PAGE_SIZE
@@ -178,7 +176,11 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
             else:
                 sub_paths[name[: slash + 1]] = None
         page = entries[request.offset : request.offset + limit]
-        return pb.AttributeTree(entries=_definitions(page), sub_paths=sub_paths, total_count=len(entries))
+        return pb.AttributeTree(
+            entries=(attributes_pb2.AttributeDefinition(name=name, type=TYPE_NAMES[type_]) for name, type_ in page),
+            sub_paths=sub_paths,
+            total_count=len(entries),
+        )
 
     def _definitions(self, request: OfOneRun, names: NameFilter | None = None) -> list[Definition]:
         types = _types("attribute_type", request.attribute_type)
@@ -208,10 +210,6 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
         if not projects:
             raise denied("None of the projects exists, or you may not see them.")
         return list(projects.values())
-
-
-def _definitions(found: Iterable[Definition]) -> list[attributes_pb2.AttributeDefinition]:
-    return [attributes_pb2.AttributeDefinition(name=name, type=TYPE_NAMES[type_]) for name, type_ in found]
 
 
 def _page(field: str, page: attributes_pb2.NextPage) -> tuple[int, str]:

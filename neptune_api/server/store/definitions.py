@@ -6,6 +6,7 @@ all that is done with them.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from heapq import merge
 from itertools import groupby, islice
@@ -133,11 +134,10 @@ def _lots_of_project(
     The rows are read one after the other where most of them tell a new name. Where many runs have the same names, they
     are looked up one after the other, past all the runs.
     """
-    theirs = attributes.c.project_id == project_id
     size, count = min(_FIRST_LOT, enough), _FIRST_NAMES
     place, is_included = after, False
     while True:
-        rows = _read(connection, theirs, place, size, is_included=is_included)
+        rows = _read(connection, project_id, place, size, is_included=is_included)
         lot = rows.distinct()
         yield lot
         if len(rows.names) < size:
@@ -156,21 +156,24 @@ def _lots_of_project(
 
 
 def _read(
-    connection: sa.Connection,
-    whose: sa.ColumnElement[bool],
-    place: Definition | None,
-    size: int,
-    *,
-    is_included: bool = False,
+    connection: sa.Connection, project_id: int, place: Definition | None, size: int, *, is_included: bool = False
 ) -> _Lot:
-    """Return names and types in the rows behind a place, or from it on."""
+    """Return names and types in a project's rows behind a place, or from it on."""
+    name, type_ = place or ("", 0)
+    query = _rows_of_project(connection.dialect.name, is_included=is_included)
+    return query.read(connection, {"project_id": project_id, "name": name, "type": type_, "size": size})
+
+
+@functools.cache
+def _rows_of_project(dialect: str, *, is_included: bool) -> _Joined:
+    # Made once: that takes as long as to read several hundred rows.
     name, type_ = attributes.c.name, attributes.c.type
-    query = sa.select(name, type_).where(whose).order_by(name, type_).limit(size)
-    if place is not None:
-        here = sa.tuple_(name, type_)
-        # Databases find their way by the first condition.
-        query = query.where(name >= place[0], here >= place if is_included else here > place)
-    return _joined(connection, query)
+    first_name, first_type = sa.bindparam("name", type_=name.type), sa.bindparam("type", type_=type_.type)
+    here, place = sa.tuple_(name, type_), sa.tuple_(first_name, first_type)
+    query = sa.select(name, type_).order_by(name, type_).limit(sa.bindparam("size"))
+    # Databases find their way by the conditions before the last one.
+    query = query.where(attributes.c.project_id == sa.bindparam("project_id"), name >= first_name)
+    return _Joined(dialect, query.where(here >= place if is_included else here > place))
 
 
 def _walk(connection: sa.Connection, project_id: int, place: Definition, count: int) -> _Lot:
@@ -191,19 +194,36 @@ def _walk(connection: sa.Connection, project_id: int, place: Definition, count: 
     return _joined(connection, sa.select(walk.c.name, walk.c.type).limit(count))
 
 
+class _Joined:
+    """A query for names and types, which come as texts."""
+
+    def __init__(self, dialect: str, query: sa.Select[Any]) -> None:
+        rows = query.subquery()
+        name, type_ = rows.c.name, rows.c.type
+        if dialect == "postgresql":
+            lines, characters = sa.func.string_agg(name, "\n"), sa.func.string_agg(sa.func.chr(type_), "")
+        else:
+            lines, characters = sa.func.group_concat(name, "\n"), sa.func.group_concat(sa.func.char(type_), "")
+        self._rows = query
+        self._names = sa.select(sa.type_coerce(lines, Text), sa.func.count(), sa.func.min(type_), sa.func.max(type_))
+        self._types = sa.select(characters)
+
+    def read(self, connection: sa.Connection, parameters: dict[str, Any] | None = None) -> _Lot:
+        """Return what the query finds."""
+        text, count, lowest, highest = connection.execute(self._names, parameters).one()
+        names = text.split("\n") if count else []
+        if len(names) != count:
+            # Where a name has several lines they come one by one.
+            return _Lot.of(list(map(tuple, connection.execute(self._rows, parameters))))
+        # Neighbours mostly have the same type, and to find that out takes less time than to write each of them down.
+        is_one = lowest == highest
+        types: Any = chr(lowest or 0) * count if is_one else connection.scalar(self._types, parameters)
+        return _Lot(names, types)
+
+
 def _joined(connection: sa.Connection, query: sa.Select[Any]) -> _Lot:
-    """Return the names and types that a query finds, which come as two texts."""
-    rows = query.subquery()
-    if connection.dialect.name == "postgresql":
-        texts = sa.func.string_agg(rows.c.name, "\n"), sa.func.string_agg(sa.func.chr(rows.c.type), "")
-    else:
-        texts = sa.func.group_concat(rows.c.name, "\n"), sa.func.group_concat(sa.func.char(rows.c.type), "")
-    lines, types = connection.execute(sa.select(sa.type_coerce(texts[0], Text), texts[1])).one()
-    if lines is None:
-        return _Lot([], "")
-    names = lines.split("\n")
-    # Where a name has several lines they come one by one.
-    return _Lot(names, types) if len(names) == len(types) else _Lot.of(list(map(tuple, connection.execute(query))))
+    """Return the names and types that a query finds."""
+    return _Joined(connection.dialect.name, query).read(connection)
 
 
 def _of_runs(
