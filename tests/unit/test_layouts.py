@@ -223,7 +223,7 @@ def test_a_transaction_that_fails_leaves_no_doubt(bench: Bench) -> None:
 
 
 def test_layouts_take_bounded_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts_, "_MOST_BYTES", 20_000)
+    monkeypatch.setattr(layouts_, "_MOST_BYTES", 120_000)
     log = bench.store._log
     for turn in range(4):
         submit(bench, *(wide(step, [f"{turn}/{path}" for path in PATHS]) for step in range(4)))
@@ -241,7 +241,7 @@ def test_layouts_take_bounded_room(bench: Bench, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_busy_server_makes_room(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts_, "_MOST_BYTES", 20_000)
+    monkeypatch.setattr(layouts_, "_MOST_BYTES", 120_000)
     with Bench(location, durable=False) as bench:
         bench.apply_one(create())
         for turn in range(6):

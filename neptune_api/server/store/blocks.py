@@ -37,7 +37,7 @@ _APPEND: Final = 0x42
 _KEY: Final = 0x0A
 _FLOAT_VALUE: Final = b"\x12\x09\x09"  # Value value = 2, of 9 bytes; double float64 = 1
 _DOUBLE: Final = 8
-# Layouts of ten thousand series take about 2 MB each.
+# Layouts of ten thousand series take about 3 MB each.
 _LAYOUT_BYTES: Final = 64 * 1024 * 1024
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LEAST_BYTES: Final = 4096
 _WORTH_KEEPING: Final = 3  # how often a layout was met
 _MOST_MET: Final = 4096
-_MOST_BYTES: Final = 64 * 1024 * 1024
+_MOST_BYTES: Final = 64 * 1024 * 1024  # in memory; those of ten thousand series take about 3 MB each, and 0.6 on disk
 _HEAD: Final = struct.Struct("<III")  # bytes of the project and of the run id, number of steps
 
 
@@ -97,22 +97,21 @@ class LayoutShelf:
         with self._lock:
             if layout.key in self._stored:
                 return True
-            size = len(layout.fixed)
-            if size < _LEAST_BYTES:
+            if len(layout.fixed) < _LEAST_BYTES:
                 return False
             met = self._met[layout.key] = self._met.pop(layout.key, 0) + 1
             if len(self._met) > _MOST_MET:
                 self._met.popitem(last=False)
             if met < _WORTH_KEEPING:
                 return False
-            if self._size + size > _MOST_BYTES:
+            if self._size + layout.size > _MOST_BYTES:
                 self._is_full = True
                 return False
             # Another process, or this one before it was restarted, may have stored it.
             if connection.scalar(sa.select(sa.func.count()).where(layouts.c.key == layout.key)) == 0:
                 connection.execute(layouts.insert().values(key=layout.key, region=bytes(layout.fixed)))
             self._stored[layout.key] = layout
-            self._size += size
+            self._size += layout.size
             return True
 
     def get(self, connection: sa.Connection, key: str) -> Layout:
