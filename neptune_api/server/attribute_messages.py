@@ -115,25 +115,34 @@ def encode_column(
     The type is one whose attributes have a single value: a number, where None is NaN, a text, or a set as it is stored.
     Of strings it has the `longest` first characters.
     """
-    beginnings = _Beginnings(name, type_, tag)
-    encode = _VALUE_ENCODERS[type_]
-    contents = [encode(value, longest) for value in values]
+    if type_ == T.ATTRIBUTE_TYPE_STRING:
+        beginnings = _Beginnings(name, type_, tag, _TEXT)
+        contents = [text[:longest].encode() for text in values]
+    else:
+        beginnings = _Beginnings(name, type_, tag)
+        encode = _VALUE_ENCODERS[type_]
+        contents = [encode(value, longest) for value in values]
     return [beginnings[len(content)] + content for content in contents]
 
 
 class _Beginnings(dict[int, bytes]):
-    """What stands before the value of an attribute, by the length of what encodes the value."""
+    """What stands before the content of an attribute, by the length of the content.
 
-    def __init__(self, name: str, type_: int, tag: bytes) -> None:
+    That is a field and all, or what is in a field with a tag, which is left out when it is empty.
+    """
+
+    def __init__(self, name: str, type_: int, tag: bytes, content_tag: bytes = b"") -> None:
         super().__init__()
         path = name.encode()
         type_field, self._message, _ = _ENCODINGS[type_]
         self._tag = tag
+        self._content_tag = content_tag
         self._head = _NAME + _VARINTS[len(path)] + path + type_field
 
     def __missing__(self, length: int) -> bytes:
-        value = self._head + self._message + _VARINTS[len(self._head) + length] + self._head
-        found = self[length] = self._tag + _VARINTS[len(value) + length] + value
+        field = self._content_tag + _VARINTS[length] if self._content_tag and length else b""
+        value = self._message + _VARINTS[len(self._head) + len(field) + length] + self._head + field
+        found = self[length] = self._tag + _VARINTS[len(self._head) + len(value) + length] + self._head + value
         return found
 
 
@@ -166,7 +175,7 @@ def _encode_float(row: AttributeRow, longest: int | None) -> bytes:
 
 
 def _encode_string(row: AttributeRow, longest: int | None) -> bytes:
-    return _string(_text_value(row), longest)
+    return _encode_text(_TEXT, _text_value(row)[:longest])
 
 
 def _encode_set(row: AttributeRow, longest: int | None) -> bytes:
@@ -228,10 +237,6 @@ def _float(value: float | None, _: int | None) -> bytes:
     return b"" if packed == _ZERO else _DOUBLE + packed
 
 
-def _string(text: str, longest: int | None) -> bytes:
-    return _encode_text(_TEXT, text[:longest])
-
-
 def _set(text: str, _: int | None) -> bytes:
     return b"".join([encode_field(_TEXT, member.encode()) for member in rules.decode_set(text)])
 
@@ -240,11 +245,10 @@ def _encode_text(tag: bytes, text: str) -> bytes:
     return encode_field(tag, text.encode()) if text else b""
 
 
-# What encodes a value alone, by type.
+# What encodes a value alone, by type; strings are encoded together.
 _VALUE_ENCODERS: Final[dict[int, Encode]] = {
     T.ATTRIBUTE_TYPE_INT: _integer,
     T.ATTRIBUTE_TYPE_FLOAT: _float,
-    T.ATTRIBUTE_TYPE_STRING: _string,
     T.ATTRIBUTE_TYPE_BOOL: _integer,
     T.ATTRIBUTE_TYPE_DATETIME: _integer,
     T.ATTRIBUTE_TYPE_STRING_SET: _set,

@@ -20,7 +20,7 @@ from neptune_api.server import nql, regexes
 from neptune_api.server.nql.parser import TYPES
 from neptune_api.server.regexes import RegexError, required_text, searcher
 from neptune_api.server.store import search
-from neptune_api.server.store.kept_columns import KeptColumns
+from neptune_api.server.store.kept_searches import KeptSearches
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
 from tests.stores import Bench
@@ -258,7 +258,7 @@ def found_by(
     heads: bool = False,
     offset: int = 0,
     limit: int = 10_000,
-    kept_columns: KeptColumns | None = None,
+    kept: KeptSearches | None = None,
 ) -> tuple[int, list[str]]:
     with bench.database.read() as connection:
         found = search.search(
@@ -272,7 +272,7 @@ def found_by(
             summaries=FloatSummaries(),
             now=time.time(),
             check=lambda: None,
-            kept_columns=kept_columns,
+            kept=kept,
         )
         return found.total, [f"r{run.number - 1}" for run in search.entries(connection, found.keys)]
 
@@ -289,10 +289,13 @@ def test_search_finds_what_brute_force_finds(world: tuple[Bench, list[Run]], que
     looked_at = [run for run in runs if not heads or run.name in latest.values()]
     expected = [run.name for run in looked_at if holds(run)]
     assert found_by(bench, text, BY_CREATION, heads=heads) == (len(expected), expected)
-    # The second time, what the first time read may be kept; PostgreSQL keeps nothing.
-    kept = KeptColumns(bench.database)
-    for _ in range(3):
-        assert found_by(bench, text, BY_CREATION, heads=heads, kept_columns=kept) == (len(expected), expected)
+    # The second time, what the first time found may be kept, and without that what it read.
+    for most in (search._MAX_TERMS, -1):
+        kept = KeptSearches(bench.database)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(search, "_MAX_TERMS", most)
+            for _ in range(3):
+                assert found_by(bench, text, BY_CREATION, heads=heads, kept=kept) == (len(expected), expected)
 
 
 ORDERED = ["int", "float", "bool", "string", "datetime", "floatSeries", "stringSeries"]
@@ -307,6 +310,7 @@ ORDERED = ["int", "float", "bool", "string", "datetime", "floatSeries", "stringS
     descending=st.booleans(),
     offset=st.integers(0, 70),
     limit=st.integers(0, 70),
+    ranked=st.sampled_from([0, 10, 1000]),
 )
 def test_pages_are_slices_of_the_sorted_whole(
     world: tuple[Bench, list[Run]],
@@ -317,6 +321,7 @@ def test_pages_are_slices_of_the_sorted_whole(
     descending: bool,
     offset: int,
     limit: int,
+    ranked: int,
 ) -> None:
     bench, runs = world
     text, holds = query
@@ -334,11 +339,15 @@ def test_pages_are_slices_of_the_sorted_whole(
     missing.sort(reverse=descending)
     expected = [f"r{number}" for number in [number for _, number in there] + missing]
     order = Order(name, TYPES[type_], nql.Aggregate(aggregate), descending)
-    page = (len(expected), expected[offset : offset + limit])
-    assert found_by(bench, text, order, offset=offset, limit=limit) == page
-    kept = KeptColumns(bench.database)
-    for _ in range(3):
-        assert found_by(bench, text, order, offset=offset, limit=limit, kept_columns=kept) == page
+    assert found_by(bench, text, order, offset=offset, limit=limit) == (len(expected), expected[offset:][:limit])
+    for most in (search._MAX_TERMS, -1):
+        kept = KeptSearches(bench.database)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(search, "_RANKED", ranked)
+            patch.setattr(search, "_MAX_TERMS", most)
+            for first in (offset, 0, offset + limit, offset):
+                page = (len(expected), expected[first:][:limit])
+                assert found_by(bench, text, order, offset=first, limit=limit, kept=kept) == page
 
 
 PIECES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -14,7 +15,7 @@ from neptune_api.conformance import operations
 from neptune_api.server import nql
 from neptune_api.server.nql.parser import TYPES
 from neptune_api.server.store import runs, schema, search
-from neptune_api.server.store.kept_columns import KeptColumns
+from neptune_api.server.store.kept_searches import KeptSearches
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
 from tests.stores import Bench
@@ -33,9 +34,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield opened
 
 
-def numbers(
-    bench: Bench, query: str, order: Order = BY_CREATION, *, kept_columns: KeptColumns | None = None
-) -> list[int]:
+def numbers(bench: Bench, query: str, order: Order = BY_CREATION, *, kept: KeptSearches | None = None) -> list[int]:
     with bench.database.read() as connection:
         found = search.search(
             connection,
@@ -48,21 +47,24 @@ def numbers(
             summaries=FloatSummaries(),
             now=time.time(),
             check=lambda: None,
-            kept_columns=kept_columns,
+            kept=kept,
         )
         return [run.number for run in search.entries(connection, found.keys)]
 
 
 def test_a_write_ends_what_is_kept(bench: Bench) -> None:
     bench.apply(operations.create("a"), operations.create("b"), operations.assign({"x": 1.0, "s": "one"}, run="a"))
-    kept = KeptColumns(bench.database)
-    query = 'x:float >= 0 AND s:string MATCHES "o"'
+    kept = KeptSearches(bench.database)
+    asked = itertools.count()
 
     def found() -> list[int]:
-        return numbers(bench, query, Order("x", TYPES["float"], None, descending=True), kept_columns=kept)
+        # What has been found is kept as well: each second time something else is asked.
+        query = f'x:float >= -0.{next(asked) // 2:03} AND s:string MATCHES "o"'
+        return numbers(bench, query, Order("x", TYPES["float"], None, descending=True), kept=kept)
 
     assert [found() for _ in range(3)] == [[1]] * 3
-    assert [project.columns.keys() for project in kept._projects.values()] == [
+    assert len(kept._kept._rankings) == 2
+    assert [project.columns.keys() for project in kept._kept._projects.values()] == [
         {("x", TYPES["float"], None), ("s", TYPES["string"], None)}
     ]
     bench.apply(operations.assign({"x": 2.0, "s": "two"}, run="b"))
@@ -79,27 +81,28 @@ def test_a_write_ends_what_is_kept(bench: Bench) -> None:
 
 def test_what_another_server_writes_ends_what_is_kept(postgres: PostgresServer) -> None:
     url = postgres.create_database()
-    query = 'x:float >= 0 AND s:string MATCHES "o"'
+    asked = itertools.count()
     with Bench(url) as bench, Bench(url) as other:
         bench.apply(*(operations.create(name) for name in "ab"), operations.assign({"x": 1.0, "s": "one"}, run="a"))
-        kept = KeptColumns(other.database)
+        kept = KeptSearches(other.database)
 
         def found() -> list[int]:
-            return numbers(other, query, Order("x", TYPES["float"], None, descending=True), kept_columns=kept)
+            query = f'x:float >= -0.{next(asked) // 2:03} AND s:string MATCHES "o"'
+            return numbers(other, query, Order("x", TYPES["float"], None, descending=True), kept=kept)
 
         # The database itself writes now and then.
         for _ in range(20):
             assert found() == [1]
-            if kept._projects:
+            if kept._kept._projects:
                 break
-        assert kept._projects
+        assert kept._kept._projects
         bench.apply(operations.assign({"x": 2.0, "s": "two"}, run="b"))
         assert [found() for _ in range(3)] == [[2, 1]] * 3
 
 
 def test_readers_beside_a_writer_see_all_that_is_applied(bench: Bench) -> None:
     bench.apply(*(operations.create(f"r{number}") for number in range(60)))
-    kept = KeptColumns(bench.database)
+    kept = KeptSearches(bench.database)
     applied = 0
     faults: list[tuple[int, int]] = []
     is_over = threading.Event()
@@ -107,7 +110,7 @@ def test_readers_beside_a_writer_see_all_that_is_applied(bench: Bench) -> None:
     def read() -> None:
         while not is_over.is_set():
             before = applied
-            found = len(numbers(bench, 'x:float >= 0 AND s:string MATCHES "o"', kept_columns=kept))
+            found = len(numbers(bench, 'x:float >= 0 AND s:string MATCHES "o"', kept=kept))
             if not before <= found <= applied + 1:
                 faults.append((before, found))
 
@@ -132,15 +135,16 @@ def test_what_takes_much_room_is_not_kept(bench: Bench) -> None:
     names = [f"r{number}" for number in range(1_001)]
     bench.apply(*(operations.create(name) for name in names))
     bench.apply(*(operations.assign({"s": "x" * 300}, run=name) for name in names))
-    kept = KeptColumns(bench.database)
+    kept = KeptSearches(bench.database)
     for query in (
         's:string MATCHES "^x"',
         "sys/state:experimentState = running",
         " OR ".join(f"x{n} = 1" for n in range(20)),
     ):
         for _ in range(3):
-            numbers(bench, query, kept_columns=kept)
-    assert kept._projects == {}
+            numbers(bench, query, kept=kept)
+            kept._kept._rankings.clear()
+    assert kept._kept._projects == {}
 
 
 def test_runs_become_idle(bench: Bench) -> None:
@@ -181,4 +185,4 @@ def test_runs_that_cannot_be_on_a_page_are_dropped(type_: str, descending: bool)
     there = sorted((key for key, value in values.items() if value is not None), reverse=descending)
     there.sort(key=lambda key: values[key], reverse=descending)
     assert ranking.total == len(values)
-    assert ranking.best() == there[:size]
+    assert ranking.best().keys.tolist() == there[:size]

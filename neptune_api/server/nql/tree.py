@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
 
 class Operator(enum.Enum):
@@ -113,3 +113,12 @@ def postorder(node: Node) -> Iterator[Node]:
 def criteria(node: Node) -> Iterator[Criterion]:
     """Yield the criteria of a tree, from left to right."""
     return (item for item in postorder(node) if isinstance(item, Criterion))
+
+
+def outline(node: Node) -> Iterator[Hashable]:
+    """Yield what tells a tree from others: criteria, and the kinds of other nodes with how many terms they have."""
+    for item in postorder(node):
+        if isinstance(item, Criterion):
+            yield item
+        else:
+            yield type(item), 1 if isinstance(item, Not) else len(item.terms)

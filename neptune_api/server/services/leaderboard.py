@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from neptune_api.server import limits, nql
-from neptune_api.server.attribute_messages import encode_by_run, encode_field, encode_parts
+from neptune_api.server.attribute_messages import encode_by_run, encode_field
 from neptune_api.server.errors import StatusError, syntax_error, unimplemented
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.store import attribute_columns, search
 from neptune_api.server.store.attributes import TooManyBytesError
-from neptune_api.server.store.kept_columns import KeptColumns
+from neptune_api.server.store.kept_searches import KeptSearches
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
 from neptune_api.server.validation import Checks, shown
@@ -55,7 +55,7 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
         self._store = store
         self._access = access
         self._summaries = FloatSummaries()
-        self._kept_columns = KeptColumns(store.database)
+        self._kept = KeptSearches(store.database)
 
     def SearchLeaderboardEntries(  # type: ignore[override]  # see Encoded
         self, request: pb.SearchLeaderboardEntriesRequest, context: grpc.ServicerContext
@@ -107,7 +107,7 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                 summaries=self._summaries,
                 now=self._store.clock(),
                 check=check,
-                kept_columns=self._kept_columns,
+                kept=self._kept,
             )
             entries = search.entries(connection, found.keys)
             carried: dict[int, Sequence[bytes]] = {}
@@ -116,9 +116,9 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
                 carried.update(encode_by_run(part, _ATTRIBUTES, longest=longest))
         whose = {key: _encode_project(project) for key, project in by_id.items()}
         parts = [attributes_pb2.LeaderboardEntries(matching_item_count=found.total).SerializeToString()]
-        for run in entries:
-            uuid = encode_field(_EXPERIMENT_ID, run.uuid.encode())
-            parts += encode_parts(_ENTRIES, [uuid, whose[run.project_id], *carried.get(run.key, ())])
+        for key, uuid, _, _, project_id in entries:
+            fields = (encode_field(_EXPERIMENT_ID, uuid.encode()), whose[project_id], *carried.get(key, ()))
+            parts.append(encode_field(_ENTRIES, b"".join(fields)))
         return Encoded(b"".join(parts))
 
     def _read(

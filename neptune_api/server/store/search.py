@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from neptune_api.server.nql.evaluation import Column, evaluate, judge
 from neptune_api.server.nql.operators import KINDS, Kind
-from neptune_api.server.nql.tree import criteria
+from neptune_api.server.nql.tree import Criterion, criteria, outline
 from neptune_api.server.store.attributes import RUNS, RunRow
+from neptune_api.server.store.kept_searches import KeptRanking
 from neptune_api.server.store.key_conditions import about
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import runs
@@ -20,14 +22,14 @@ from neptune_api.server.store.system_attributes import IDLE_AFTER_MS
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     import numpy.typing as npt
     import sqlalchemy as sa
 
     from neptune_api.server.nql.evaluation import BoolArray
-    from neptune_api.server.nql.tree import Aggregate, Criterion, Node
-    from neptune_api.server.store.kept_columns import KeptColumns, KeptProject
+    from neptune_api.server.nql.tree import Aggregate, Node
+    from neptune_api.server.store.kept_searches import KeptProject, KeptSearches, KeptSnapshot
     from neptune_api.server.store.search_columns import Keys
     from neptune_api.server.store.series import FloatSummaries
 
@@ -40,7 +42,11 @@ _BATCH: Final = 16_384
 _RANKS: Final = {Kind.NUMBER: 0, Kind.TEXT: 1, Kind.OPAQUE: 1, Kind.SET: 2}
 # Sorted runs kept beyond a page before those that cannot be on it are dropped.
 _SLACK: Final = 131_072
-
+# Sorted runs behind a page that are kept for the next ones, and the longest query that is.
+_RANKED: Final = 131_072
+_MAX_TERMS: Final = 100
+# By what is so now and may not be a moment later: the state of a run; None is any type.
+_CHANGING: Final = frozenset({None, int(T.ATTRIBUTE_TYPE_EXPERIMENT_STATE)})
 
 # Types by which kept columns sort as the database does: they hold integers as doubles.
 _KEPT_ORDERS: Final = frozenset(
@@ -87,32 +93,75 @@ def search(
     summaries: FloatSummaries,
     now: float,
     check: Callable[[], None],
-    kept_columns: KeptColumns | None = None,
+    kept: KeptSearches | None = None,
 ) -> Found:
     """Return a page of the runs of projects that a query holds for.
 
-    `now` is the time in seconds since 1970. With `kept_columns` the connection must not have read anything yet. `check`
-    is called between pieces of work; what it raises ends the search.
+    `now` is the time in seconds since 1970. With `kept` the connection must not have read anything yet. `check` is
+    called between pieces of work; what it raises ends the search.
     """
     if not project_ids:
         return Found(0, [])
-    idle_before = int(now * 1000) - IDLE_AFTER_MS
-    reader = ColumnReader(connection, project_ids, summaries, idle_before=idle_before)
-    ranking = _Ranking(order, offset + limit)
-    if kept_columns is not None and len(project_ids) == 1 and order.type in _KEPT_ORDERS:
+    end = offset + limit if limit else 0
+    snapshot = None if kept is None else kept.snapshot(connection)
+    question = None if snapshot is None else _question(project_ids, query, order, heads_only=heads_only)
+    ranking = None if snapshot is None or question is None else snapshot.ranking(question, end)
+    if ranking is None:
+        # What comes behind the page is likely to be asked for next.
+        size = end + _RANKED if end and question is not None else end
+        idle_before = int(now * 1000) - IDLE_AFTER_MS
+        reader = ColumnReader(connection, project_ids, summaries, idle_before=idle_before)
+        ranking = _rank(reader, query, order, size, heads_only=heads_only, check=check, snapshot=snapshot)
+        if snapshot is not None and question is not None:
+            snapshot.keep(question, ranking)
+    return Found(ranking.total, ranking.keys[offset:end].tolist())
+
+
+def _question(project_ids: Sequence[int], query: Node, order: Order, *, heads_only: bool) -> Hashable | None:
+    """Return what tells a search from others that may find other runs in the same snapshot.
+
+    None for one that may find others as time passes, or that is too long.
+    """
+    if order.type in _CHANGING:
+        return None
+    terms = tuple(islice(outline(query), _MAX_TERMS + 1))
+    if len(terms) > _MAX_TERMS:
+        return None
+    asked = [term for term in terms if isinstance(term, Criterion)]
+    if any(term.type in _CHANGING for term in asked) or sum(len(term.values) for term in asked) > _MAX_TERMS:
+        return None
+    return tuple(project_ids), terms, order, heads_only
+
+
+def _rank(
+    reader: ColumnReader,
+    query: Node,
+    order: Order,
+    size: int,
+    *,
+    heads_only: bool,
+    check: Callable[[], None],
+    snapshot: KeptSnapshot | None,
+) -> KeptRanking:
+    """Return the first runs that a query holds for, in order, and how many there are of them all."""
+    project_ids = reader.project_ids
+    ranking = _Ranking(order, size)
+    if snapshot is not None and len(project_ids) == 1 and order.type in _KEPT_ORDERS:
         needed = {(item.name, item.type, item.aggregate) for item in criteria(query)} | {_sorted_by(order)}
-        kept_project = kept_columns.project(connection, project_ids[0], needed, reader)
+        kept_project = snapshot.project(reader, project_ids[0], needed)
         if kept_project is not None:
             _search_kept(kept_project, query, order, ranking, heads_only=heads_only)
-            return Found(ranking.total, ranking.best()[offset:])
-    conditions = Conditions(connection, project_ids, query, heads_only=heads_only, idle_before=idle_before)
+            return ranking.best()
+    conditions = Conditions(
+        reader.connection, project_ids, query, heads_only=heads_only, idle_before=reader.idle_before
+    )
     is_in_memory = order.type is None or order.type in SERIES_TYPES
     sort_column = () if order.type is None or is_in_memory else (conditions.value(order.name, order.type),)
     # Texts that the statement looks at anyway come with it.
     at_hand = conditions.texts_at_hand()
     texts = [conditions.value(*what) for what in at_hand]
     statement = conditions.select(*texts, *sort_column, in_order=bool(conditions.rest) or is_in_memory)
-    with connection.execute(statement, execution_options={"yield_per": ROWS}) as result:
+    with reader.connection.execute(statement, execution_options={"yield_per": ROWS}) as result:
         for found, rest in _batches(result):
             check()
             keys, columns = _ascending(np.array(found, np.int64), rest)
@@ -121,13 +170,13 @@ def search(
                 known: Columns = {
                     (*what, None): _text_column(column) for what, column in zip(at_hand, columns, strict=False)
                 }
-                kept = _judge(reader, conditions.rest, keys, known, check)
-                keys = keys[kept]
-                values = [values[place] for place in kept.tolist()] if values else values
+                holding = _judge(reader, conditions.rest, keys, known, check)
+                keys = keys[holding]
+                values = [values[place] for place in holding.tolist()] if values else values
             if is_in_memory:
                 values = _sort_values(reader, order, keys)
             ranking.add(keys, values)
-    return Found(ranking.total, ranking.best()[offset:])
+    return ranking.best()
 
 
 def _search_kept(kept: KeptProject, query: Node, order: Order, ranking: _Ranking, *, heads_only: bool) -> None:
@@ -152,8 +201,8 @@ def _sorted_by(order: Order) -> tuple[str, int, Aggregate | None]:
 def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunRow]:
     """Return runs by their keys, in the same order."""
     rows = connection.execute(RUNS.where(about(connection, runs.c.id, sorted(keys)))).all()
-    found = {row[0]: row for row in rows}
-    return [RunRow(*found[key]) for key in keys]
+    found = {row.key: row for row in map(RunRow._make, rows)}
+    return [found[key] for key in keys]
 
 
 def _batches(result: sa.CursorResult[Any]) -> Iterator[tuple[list[int], list[list[Any]]]]:
@@ -270,13 +319,14 @@ class _Ranking:
         if self._kept > 2 * self._size + _SLACK:
             self._prune()
 
-    def best(self) -> list[int]:
-        """Return the keys of the first runs in their order."""
+    def best(self) -> KeptRanking:
+        """Return the first runs in their order."""
         self._prune()
         if self._is_numeric:
             keys = self._arrays[0][2] if self._arrays else np.zeros(0, np.int64)
-            return (~keys if self._descending else keys).tolist()  # type: ignore[no-any-return]  # numpy's types
-        return [key for _, key in self._pairs] + self._missing[: self._size - len(self._pairs)]
+            return KeptRanking(self.total, ~keys if self._descending else keys)
+        first = [key for _, key in self._pairs] + self._missing[: self._size - len(self._pairs)]
+        return KeptRanking(self.total, np.array(first, np.int64))
 
     def _numbers(
         self, keys: Keys, values: Sequence[Any] | npt.NDArray[np.float64]

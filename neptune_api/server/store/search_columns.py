@@ -48,9 +48,9 @@ class ColumnReader:
     def __init__(
         self, connection: sa.Connection, project_ids: Sequence[int], summaries: FloatSummaries, *, idle_before: int
     ) -> None:
-        self._idle_before = idle_before
-        self._connection = connection
-        self._project_ids = project_ids
+        self.idle_before: Final = idle_before
+        self.connection: Final = connection
+        self.project_ids: Final = project_ids
         self._summaries = summaries
 
     def column(self, name: str, type_: int, aggregate: Aggregate | None, keys: Keys) -> Column:
@@ -86,7 +86,7 @@ class ColumnReader:
         if type_ == _STATE:
             query = sa.select(attributes.c.run_id, attributes.c.int_value)
             for run_keys, times in self._parts(query, name, type_, keys):
-                yield run_keys, ["idle" if time < self._idle_before else "running" for time in times]
+                yield run_keys, ["idle" if time < self.idle_before else "running" for time in times]
             return
         columns = (attributes.c.run_id, attributes.c.short_text, attributes.c.id)
         for run_keys, short_texts, ids in self._parts(sa.select(*columns), name, type_, keys):
@@ -94,7 +94,7 @@ class ColumnReader:
             long = {ids[place]: place for place, text in enumerate(texts) if text is None}
             for batch in batches(list(long)):
                 whole = sa.select(attributes.c.id, attributes.c.text_value).where(attributes.c.id.in_(batch))
-                for key, text in self._connection.execute(whole):
+                for key, text in self.connection.execute(whole):
                     texts[long[key]] = text
             yield run_keys, texts
 
@@ -113,33 +113,33 @@ class ColumnReader:
             else:
                 yield run_keys, [total / count if count else None for total, count in zip(*parts, strict=True)]
         wanted = [(key, name) for key in self._forks(keys)]
-        found = find_series(self._connection, wanted, {type_}, Scope.FULL, with_values=True)
+        found = find_series(self.connection, wanted, {type_}, Scope.FULL, with_values=True)
         if not found:
             return
         segments = list(found.values())
         values: list[Any]
         if is_float:
-            values = [_aggregate(summary, aggregate) for summary in self._summaries.of(self._connection, segments)]
+            values = [_aggregate(summary, aggregate) for summary in self._summaries.of(self.connection, segments)]
         else:
-            lasts = last_payloads(self._connection, segments)
+            lasts = last_payloads(self.connection, segments)
             values = [None if last is None else _text(type_, last[1]) for last in lasts]
         yield [key for key, _ in found], values
 
     def _parts(self, query: sa.Select[Any], name: str, type_: int, keys: Keys) -> Iterator[Any]:
         """Yield the columns of a query, the keys of the runs first."""
         for narrowed in self._narrowed(query, name, type_, keys):
-            with self._connection.execute(narrowed, execution_options={"yield_per": ROWS}) as result:
+            with self.connection.execute(narrowed, execution_options={"yield_per": ROWS}) as result:
                 for rows in result.partitions():
                     yield tuple(zip(*rows, strict=True))
 
     def _forks(self, keys: Keys) -> Iterator[int]:
-        query = sa.select(runs.c.id).where(runs.c.project_id.in_(self._project_ids), runs.c.parent_id.is_not(None))
+        query = sa.select(runs.c.id).where(runs.c.project_id.in_(self.project_ids), runs.c.parent_id.is_not(None))
         for condition in _among(runs.c.id, keys):
-            yield from self._connection.scalars(query.where(condition))
+            yield from self.connection.scalars(query.where(condition))
 
     def _narrowed(self, query: sa.Select[Any], name: str, type_: int, keys: Keys) -> Iterator[sa.Select[Any]]:
         query = query.where(
-            attributes.c.project_id.in_(self._project_ids), attributes.c.name == name, attributes.c.type == type_
+            attributes.c.project_id.in_(self.project_ids), attributes.c.name == name, attributes.c.type == type_
         )
         for condition in _among(attributes.c.run_id, keys):
             yield query.where(condition)

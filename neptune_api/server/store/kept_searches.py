@@ -1,8 +1,9 @@
-"""Columns of attributes that searches keep in memory from one write to the next.
+"""What searches keep in memory from one write to the next: rankings, and columns of attributes.
 
-People page through a project, sort it, sort it again: the same columns are read over and over. Once a column has been
-asked for twice without a write in between, it is kept, and searches that need no other are answered in memory. A write
-to the database, whatever it changes and whoever makes it, ends that.
+People page through a project, sort it, sort it again: the same runs are put in the same order for each page, and the
+same columns are read over and over. So the order that a search has found is kept for its other pages. And once a column
+has been asked for twice without a write in between, it is kept, and searches that need no other are answered in memory.
+A write to the database, whatever it changes and whoever makes it, ends that.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from neptune_api.server.store.schema import attributes, experiments, runs
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from collections.abc import Set as AbstractSet
 
     from neptune_api.server.nql.evaluation import BoolArray, Column
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     # Name, type and aggregate.
     What = tuple[str, int, Aggregate | None]
 
+_MAX_RANKINGS: Final = 16
+_MAX_RANKED: Final = 4_000_000
 _MAX_RUNS: Final = 500_000
 _MAX_COLUMNS: Final = 16
 _MAX_BYTES: Final = 128 * 1024 * 1024
@@ -51,8 +55,17 @@ class KeptProject:
     keys: Keys
     heads: BoolArray
     columns: dict[What, Column] = field(default_factory=dict)
+    size: int = 0
+    """About how many bytes the columns take."""
     _verdicts: OrderedDict[Criterion, BoolArray] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, what: What, column: Column) -> None:
+        """Keep a column."""
+        with self._lock:
+            if what not in self.columns:
+                self.columns[what] = column
+                self.size += _size(column)
 
     def verdict(self, criterion: Criterion) -> BoolArray:
         """Return for which runs a criterion holds."""
@@ -69,56 +82,94 @@ class KeptProject:
                     self._verdicts.popitem(last=False)
         return found
 
-    @property
-    def size(self) -> int:
-        """About how many bytes it takes."""
-        return sum(_size(column) for column in list(self.columns.values()))
+
+class KeptRanking(NamedTuple):
+    """How many runs a search finds, and the keys of all of them, or of the first ones, in their order."""
+
+    total: int
+    keys: Keys
+
+    def reaches(self, end: int) -> bool:
+        """Tell whether all runs are there that come before a place."""
+        return len(self.keys) >= min(end, self.total)
 
 
-class KeptColumns:
-    """Keep columns of the projects of a database."""
+class KeptSnapshot:
+    """What is kept of one snapshot of a database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._snapshot: object = None
+        self._rankings: OrderedDict[Hashable, KeptRanking] = OrderedDict()
         self._projects: dict[int, KeptProject] = {}
         self._asked: set[tuple[int, What]] = set()
 
-    def project(
-        self, connection: sa.Connection, project_id: int, needed: AbstractSet[What], reader: ColumnReader
-    ) -> KeptProject | None:
-        """Return what is kept of a project, with the columns that are needed; None when they should not be kept.
+    def ranking(self, question: Hashable, end: int) -> KeptRanking | None:
+        """Return the ranking that answers a question, if it is kept and reaches a place."""
+        with self._lock:
+            found = self._rankings.get(question)
+            if found is None or not found.reaches(end):
+                return None
+            self._rankings.move_to_end(question)
+            return found
 
-        The connection must not have read anything yet.
-        """
-        before = self._database.snapshot(connection)
-        if before is None:
-            return None
+    def keep(self, question: Hashable, ranking: KeptRanking) -> None:
+        """Keep a ranking."""
+        with self._lock:
+            self._rankings[question] = ranking
+            self._rankings.move_to_end(question)
+            while len(self._rankings) > _MAX_RANKINGS or self._ranked > _MAX_RANKED:
+                self._rankings.popitem(last=False)
+
+    @property
+    def _ranked(self) -> int:
+        return sum(len(ranking.keys) for ranking in self._rankings.values())
+
+    def project(self, reader: ColumnReader, project_id: int, needed: AbstractSet[What]) -> KeptProject | None:
+        """Return what is kept of a project, with the columns that are needed; None when they should not be kept."""
         if len(needed) > _MAX_COLUMNS or any(type_ in _NEVER for _, type_, _ in needed):
             return None
         asked = {(project_id, what) for what in needed}
         with self._lock:
-            if self._snapshot != before:
-                self._snapshot, self._projects, self._asked = before, {}, set()
             if not asked <= self._asked:
                 self._asked |= asked
                 return None
             kept = self._projects.get(project_id)
         if kept is None:
-            kept = _read(connection, project_id)
+            kept = _read(reader.connection, project_id)
         if len(kept.keys) > _MAX_RUNS:
             return None
         for what in needed - set(kept.columns):
-            if _is_long(connection, project_id, what):
+            if _is_long(reader.connection, project_id, what):
                 return None
-            kept.columns[what] = reader.column(*what, kept.keys)
+            kept.add(what, reader.column(*what, kept.keys))
         with self._lock:
-            if self._snapshot == before:
-                self._projects[project_id] = kept
-                if sum(item.size for item in self._projects.values()) > _MAX_BYTES:
-                    self._projects = {}
+            self._projects[project_id] = kept
+            if sum(item.size for item in self._projects.values()) > _MAX_BYTES:
+                self._projects = {}
         return kept
+
+
+class KeptSearches:
+    """Keep what searches of a database find and read."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._which: object = None
+        self._kept = KeptSnapshot()
+
+    def snapshot(self, connection: sa.Connection) -> KeptSnapshot | None:
+        """Begin the snapshot of a connection that has read nothing yet; return what is kept of it.
+
+        None where nobody can tell which one it is.
+        """
+        which = self._database.snapshot(connection)
+        if which is None:
+            return None
+        with self._lock:
+            if self._which != which:
+                self._which, self._kept = which, KeptSnapshot()
+            return self._kept
 
 
 def _read(connection: sa.Connection, project_id: int) -> KeptProject:
