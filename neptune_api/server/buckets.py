@@ -14,11 +14,13 @@ from neptune_api.server.point_messages import varint_width, write_varints
 from neptune_api.server.store import steps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from neptune_api.server.store.columns import FloatArray, FloatColumns
+    from neptune_api.server.store.columns import FloatArray, Int64Array
+
+    Places = npt.NDArray[np.intp]
 
 # `${path}`, where a backslash stands before each backslash, `$`, `{` and `}` of the path.
 _FORMULA: Final = re.compile(r"\$\{((?:[^\\${}]|\\[\\${}])+)\}", re.DOTALL)
@@ -51,9 +53,9 @@ def path_of(formula: str) -> str | None:
     return None if found is None else _ESCAPED.sub(r"\1", found[1])
 
 
-def encode_buckets(entries: Mapping[str, bytes]) -> bytes:
+def encode_buckets(entries: Mapping[str, bytes | memoryview]) -> bytes:
     """Return a serialized TimeseriesBucketsResponse of what `Buckets.encode` gave for each request id."""
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for request_id, buckets in entries.items():
         name = request_id.encode()
         head = _REQUEST_ID + encode_varint(len(name)) + name
@@ -82,7 +84,7 @@ class Edges:
         inner = begin + width * np.arange(count)
         return cls(np.concatenate([[-math.inf], inner]), np.concatenate([inner, [math.inf]]), False)
 
-    def places(self, x: FloatArray) -> npt.NDArray[np.intp]:
+    def places(self, x: FloatArray) -> Places:
         """Return the bucket of each x; those before a single bucket get -1."""
         if self.is_single:
             return np.where(x >= self.lower[0], 0, -1)
@@ -90,107 +92,130 @@ class Edges:
 
 
 class Buckets:
-    """Sum up the points of one series, which come in ascending order."""
+    """Sum up the points of series that have the same steps; they come in ascending order.
 
-    def __init__(self, edges: Edges) -> None:
+    Only of a single series may there be values that are not finite.
+    """
+
+    def __init__(self, edges: Edges, series: int = 1) -> None:
         size = len(edges.lower)
         self._edges = edges
-        self._finite = np.zeros(size, np.int64)
-        self._nan = np.zeros(size, np.int64)
-        self._positive = np.zeros(size, np.int64)
-        self._negative = np.zeros(size, np.int64)
-        self._minimum = np.full(size, math.inf)
-        self._maximum = np.full(size, -math.inf)
-        self._total = np.zeros(size)
-        self._first = np.zeros((size, 2))
-        self._last = np.zeros((size, 2))
+        # What is the same for all series, and what each has for itself.
+        self._finite, self._nan, self._positive, self._negative = np.zeros((4, size), np.int64)
+        self._first_x, self._last_x = np.zeros((2, size))
+        self._first, self._last, self._total = np.zeros((3, series, size))
+        self._minimum = np.full((series, size), math.inf)
+        self._maximum = np.full((series, size), -math.inf)
 
-    def add(self, points: FloatColumns) -> None:
-        """Take in points that follow those before."""
-        x, y = steps.to_double(points.steps), points.values
-        if self._edges.is_single or not bool(np.isfinite(y).all()):
+    def add(self, steps_: Int64Array, values: Sequence[FloatArray]) -> None:
+        """Take in points that follow those before: of each series its values at these steps."""
+        x, ys = steps.to_double(steps_), values
+        if self._edges.is_single or (len(ys) == 1 and not is_finite(ys[0])):
             places = self._edges.places(x)
             size = len(self._finite)
             inside = places >= 0
-            finite = np.isfinite(y) & inside
-            self._nan += np.bincount(places[np.isnan(y) & inside], minlength=size)
-            self._positive += np.bincount(places[(y == math.inf) & inside], minlength=size)
-            self._negative += np.bincount(places[(y == -math.inf) & inside], minlength=size)
-            x, y = x[finite], y[finite]
+            if len(ys) == 1:
+                (y,) = ys
+                self._nan += np.bincount(places[np.isnan(y) & inside], minlength=size)
+                self._positive += np.bincount(places[(y == math.inf) & inside], minlength=size)
+                self._negative += np.bincount(places[(y == -math.inf) & inside], minlength=size)
+                inside &= np.isfinite(y)
+            x, ys = x[inside], [y[inside] for y in ys]
             # Places ascend as the points do.
-            found, starts = np.unique(places[finite], return_index=True)
+            found, starts = np.unique(places[inside], return_index=True)
         else:
             # Edges are fewer than points, and all points are in some bucket.
             bounds = np.searchsorted(x, self._edges.upper, "right")
             found = np.flatnonzero(np.diff(bounds, prepend=0))
             starts = np.append(0, bounds)[found]
         if len(found):
-            self._add_finite(x, y, found, starts)
+            self._add_finite(x, ys, found, starts)
 
-    def _add_finite(
-        self, x: FloatArray, y: FloatArray, found: npt.NDArray[np.intp], starts: npt.NDArray[np.intp]
-    ) -> None:
+    def _add_finite(self, x: FloatArray, ys: Sequence[FloatArray], found: Places, starts: Places) -> None:
         """Take in finite points of which each bucket found has those from its start to the next one's."""
         ends = np.append(starts[1:], len(x)) - 1
         is_new = self._finite[found] == 0
-        self._first[found[is_new]] = np.column_stack([x[starts], y[starts]])[is_new]
-        self._last[found] = np.column_stack([x[ends], y[ends]])
-        self._finite[found] += ends - starts + 1
-        self._minimum[found] = np.minimum(self._minimum[found], np.minimum.reduceat(y, starts))
-        self._maximum[found] = np.maximum(self._maximum[found], np.maximum.reduceat(y, starts))
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._total[found] += np.add.reduceat(y, starts)
+        new, new_starts = _ranged(found[is_new]), starts[is_new]
+        there = _ranged(found)
+        self._first_x[new] = x[new_starts]
+        self._last_x[there] = x[ends]
+        self._finite[there] += ends - starts + 1
+        for first, last, minimum, maximum, total, y in zip(
+            self._first, self._last, self._minimum, self._maximum, self._total, ys, strict=True
+        ):
+            first[new] = y[new_starts]
+            last[there] = y[ends]
+            minimum[there] = np.minimum(minimum[there], np.minimum.reduceat(y, starts))
+            maximum[there] = np.maximum(maximum[there], np.maximum.reduceat(y, starts))
+            with np.errstate(over="ignore", invalid="ignore"):
+                total[there] += np.add.reduceat(y, starts)
 
-    def encode(self) -> bytes:
-        """Return the fields `bucket` of a serialized TimeseriesBuckets: the buckets with a point, in order.
+    def encode(self) -> list[bytes | memoryview]:
+        """Return for each series the fields `bucket` of a serialized TimeseriesBuckets: those with a point, in order.
 
-        As in `point_messages`, what is written is longer than it needs to be, and means the same.
+        As in `point_messages`, what is written may be longer than it needs to be, and means the same.
         """
-        there = self._finite + self._nan + self._positive + self._negative > 0
         has_finite = self._finite > 0
-        if bool((there == has_finite).all()):
-            return self._encode(np.flatnonzero(there), with_finite=True)
+        places = np.flatnonzero(has_finite | (self._nan + self._positive + self._negative > 0))
         # Those without a finite point lack some fields, so each stretch of either kind is encoded for itself.
-        places = np.flatnonzero(there)
-        stretches = np.split(places, np.flatnonzero(np.diff(has_finite[places])) + 1)
-        return b"".join(self._encode(some, with_finite=bool(has_finite[some[0]])) for some in stretches)
+        stretches = np.split(places, np.flatnonzero(np.diff(has_finite[places])) + 1) if len(places) else []
+        encoded = [self._encode(some, with_finite=bool(has_finite[some[0]])) for some in stretches]
+        if len(encoded) == 1:
+            return [*encoded[0]]
+        return [b"".join(parts) for parts in zip(*encoded, strict=True)] or [b""] * len(self._first)
 
-    def _encode(self, places: npt.NDArray[np.intp], *, with_finite: bool) -> bytes:
+    def _encode(self, places: Places, *, with_finite: bool) -> list[memoryview]:
+        there = _ranged(places)
         counts = (
-            (_FINITE_COUNT, self._finite[places]),
-            (_NAN_COUNT, self._nan[places]),
-            (_POSITIVE_COUNT, self._positive[places]),
-            (_NEGATIVE_COUNT, self._negative[places]),
+            (_FINITE_COUNT, self._finite[there]),
+            (_NAN_COUNT, self._nan[there]),
+            (_POSITIVE_COUNT, self._positive[there]),
+            (_NEGATIVE_COUNT, self._negative[there]),
         )
-        doubles: list[tuple[int, FloatArray]] = [
-            (_FROM_X, self._edges.lower[places]),
-            (_TO_X, self._edges.upper[places]),
-        ]
-        ends: list[tuple[int, FloatArray]] = []
+        integers = [(_INDEX, places.astype(np.int64)), *((tag, count) for tag, count in counts if count.any())]
+        edges = ((_FROM_X, self._edges.lower[there]), (_TO_X, self._edges.upper[there]))
+        doubles: list[tuple[int, FloatArray]] = []
+        ends: list[tuple[int, FloatArray, FloatArray]] = []
         if with_finite:
-            doubles += (
-                (_LOCAL_MIN, self._minimum[places]),
-                (_LOCAL_MAX, self._maximum[places]),
-                (_LOCAL_SUM, self._total[places]),
-            )
-            ends = [(_FIRST, self._first[places]), (_LAST, self._last[places])]
-        integers = [(_INDEX, places.astype(np.int64)), *counts]
+            doubles = [(_LOCAL_MIN, self._minimum), (_LOCAL_MAX, self._maximum), (_LOCAL_SUM, self._total)]
+            ends = [(_FIRST, self._first_x[there], self._first), (_LAST, self._last_x[there], self._last)]
         layout: list[Any] = [("head", "u1", (2,))]
         layout += ((f"i{tag}", [("tag", "u1"), ("value", "u1", (varint_width(value),))]) for tag, value in integers)
-        layout += ((f"d{tag}", [("tag", "u1"), ("value", "<f8")]) for tag, _ in doubles)
+        layout += ((f"d{tag}", [("tag", "u1"), ("value", "<f8")]) for tag, _ in (*edges, *doubles))
         point = [("head", "u1", (2,)), ("x_tag", "u1"), ("x", "<f8"), ("y_tag", "u1"), ("y", "<f8")]
-        layout += ((f"p{tag}", point) for tag, _ in ends)
-        records = np.empty(len(places), np.dtype(layout))
-        records["head"] = (_BUCKET, records.dtype.itemsize - 2)
+        layout += ((f"p{tag}", point) for tag, _, _ in ends)
+        records = np.empty((len(self._total), len(places)), np.dtype(layout))
+        first = records[0]
+        first["head"] = (_BUCKET, records.dtype.itemsize - 2)
         for tag, value in integers:
-            records[f"i{tag}"]["tag"] = tag
-            write_varints(records[f"i{tag}"]["value"], value)
-        for tag, double in doubles:
-            records[f"d{tag}"]["tag"] = tag
-            records[f"d{tag}"]["value"] = double
-        for tag, end in ends:
-            part = records[f"p{tag}"]
+            first[f"i{tag}"]["tag"] = tag
+            write_varints(first[f"i{tag}"]["value"], value)
+        for tag, double in edges:
+            first[f"d{tag}"]["tag"] = tag
+            first[f"d{tag}"]["value"] = double
+        for tag, _ in doubles:
+            first[f"d{tag}"]["tag"] = tag
+        for tag, x, _ in ends:
+            part = first[f"p{tag}"]
             part["head"] = (tag, part.dtype.itemsize - 2)
-            part["x_tag"], part["y_tag"] = _X, _Y
-            part["x"], part["y"] = end[:, 0], end[:, 1]
-        return records.tobytes()
+            part["x_tag"], part["x"], part["y_tag"] = _X, x, _Y
+        # So far it is the same for every series.
+        raw = records.view(np.uint8)
+        raw[1:] = raw[0]
+        for tag, own in doubles:
+            records[f"d{tag}"]["value"] = own[:, there]
+        for tag, _, own in ends:
+            records[f"p{tag}"]["y"] = own[:, there]
+        return [record.data for record in raw]
+
+
+def is_finite(values: FloatArray) -> bool:
+    """Tell whether no value is NaN or infinite."""
+    return bool(np.isfinite(values).all())
+
+
+def _ranged(places: Places) -> Places | slice:
+    """Return ascending places as a range, if they are one: there numpy reads and writes several times as fast."""
+    if len(places) and places[-1] - places[0] == len(places) - 1:
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places

@@ -64,6 +64,22 @@ def test_float_chunks_lose_nothing(points: FloatColumns) -> None:
     assert_same_bits(columns.decode_floats(columns.encode(points)), points)
 
 
+@given(st.data(), st.lists(float_columns(max_size=4), min_size=1, max_size=12))
+def test_chunks_that_share_steps_and_timestamps_lose_nothing(data: st.DataObject, some: list[FloatColumns]) -> None:
+    positions = data.draw(st.lists(st.sampled_from(some), max_size=30))
+    series = [
+        FloatColumns(
+            points.steps,
+            points.timestamps,
+            np.array(data.draw(st.lists(VALUES, min_size=len(points), max_size=len(points))), np.float64),
+        )
+        for points in positions
+    ]
+    decoder = columns.FloatDecoder()
+    for points in series:
+        assert_same_bits(decoder.decode(columns.encode(points)), points)
+
+
 @given(payload_columns())
 def test_payload_chunks_lose_nothing(points: PayloadColumns) -> None:
     decoded = columns.decode_payloads(columns.encode(points))

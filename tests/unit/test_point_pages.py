@@ -16,7 +16,7 @@ from neptune_api.server.store import schema
 from neptune_api.server.store.attributes import AttributeFilter, values_of_run
 from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.lineage import Scope
-from neptune_api.server.store.point_pages import FloatRequest, Walk, float_pages, payload_blocks
+from neptune_api.server.store.point_pages import FloatRequest, Walk, ends, float_pages, payload_blocks
 from neptune_api.server.store.series import FloatSummaries, chunk_spans, find_series, last_payloads
 from neptune_api.v1.queries_pb2 import AttributeType
 from tests.stores import Bench
@@ -140,6 +140,8 @@ def test_float_walks(
             found += steps
             place = int(page.points.steps[-1]) if len(page.points) else place
         assert found == left
+        whole = (min(points) * MICROS, max(points) * MICROS) if points else None
+        assert ends(connection, [FloatRequest(segments, Walk())]) == whole
         series = segments_of(connection, run, FLOATS, with_values=True)
         (summary,) = FloatSummaries().of(connection, [series])
         row = value_of(connection, run)

@@ -130,6 +130,20 @@ def test_random_series_over_a_common_range(connection: Connection, identifier: s
             assert buckets == wanted
 
 
+def test_many_series_with_the_same_steps(connection: Connection, identifier: str) -> None:
+    steps = [0.0, 0.5, 3.0, 3.25, 7.0, 8.0, 20.0]
+    series = {f"m{number:02}": {step: step * number - 5 for step in steps} for number in range(70)}
+    series["m10"][3.0] = math.nan
+    series["m11"] = dict.fromkeys(steps, -math.inf)
+    series["m20"] = dict.fromkeys(steps[1:], 1.0)
+    series["m30"][20.5] = 4.0
+    log(connection, identifier, "r", series=series)
+    for count, lower, upper in ((2, 0.0, 20.5), (5, 3.0, 8.0), (1001, 0.0, 20.5), (9, 3.0, 3.0)):
+        expressions = [expression(identifier, "r", path, request_id=path) for path in series]
+        wanted = [expected(points, count, lower, upper) for points in series.values()]
+        assert ask(connection, view(count, lower, upper), *expressions) == wanted, (count, lower, upper)
+
+
 def test_what_is_not_there_has_no_buckets(connection: Connection, identifier: str) -> None:
     log(connection, identifier, "r", configs={"single": 1.0}, series={"m": {1: 1.0}, "text": {1: "a"}})
     found = ask(

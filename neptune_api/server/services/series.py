@@ -7,9 +7,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 import grpc
+import numpy as np
 
 from neptune_api.server import limits, page_tokens
-from neptune_api.server.buckets import Buckets, Edges, encode_buckets, path_of
+from neptune_api.server.buckets import Buckets, Edges, encode_buckets, is_finite, path_of
 from neptune_api.server.errors import StatusError, already_exists, unimplemented
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.identity import current_caller
@@ -19,7 +20,7 @@ from neptune_api.server.store import steps
 from neptune_api.server.store.column_batches import ColumnBatch
 from neptune_api.server.store.column_reads import ColumnRequest, read_columns
 from neptune_api.server.store.lineage import Scope
-from neptune_api.server.store.point_pages import FloatRequest, Walk, float_pages, payload_blocks
+from neptune_api.server.store.point_pages import FloatRequest, Walk, ends, float_pages, payload_blocks
 from neptune_api.server.store.series import chunk_spans, find_series
 from neptune_api.server.store.store import KeyTakenError
 from neptune_api.server.validation import Checks, shown
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from neptune_api.server.access import Access
-    from neptune_api.server.store.columns import PayloadColumns
+    from neptune_api.server.store.columns import Int64Array, PayloadColumns
     from neptune_api.server.store.point_pages import FloatPage
     from neptune_api.server.store.runs import RunIdentifier
     from neptune_api.server.store.series import ChunkSpan, Segment
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from neptune_api.v1.queries_pb2 import StepRange
 
     Query = pb.FloatSeriesValuesQuery | pb.SeriesValuesQuery
+    # Which one of those asked for, and its first page.
+    _Found = tuple[int, FloatRequest, FloatPage]
 
 _FLOATS: Final = {AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES}
 _OTHERS: Final = {
@@ -60,6 +63,8 @@ _OTHERS: Final = {
 _POINTS_PER_ENCODING: Final = 100_000
 # About how many bytes a point has beside its value.
 _POINT_BYTES: Final = 32
+# Series whose buckets are made together, when they have the same steps.
+_SERIES_TOGETHER: Final = 64
 _LISTING: Final = "points"
 
 
@@ -180,7 +185,7 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
     ) -> Encoded:
         view = request.view
         wanted = _bucket_series(request)
-        entries = {expression.request_id: b"" for expression in request.expressions}
+        entries: dict[str, bytes | memoryview] = {expression.request_id: b"" for expression in request.expressions}
         with self._store.database.read() as connection:
             found = self._find(connection, wanted, _FLOATS, "expressions[{}].run_id")
             edges = _edges(connection, view, wanted, found)
@@ -189,14 +194,16 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
             there = [position for position, segments in enumerate(found) if segments]
             requests = [FloatRequest(found[at] or (), Walk(), wanted[at].include_preview) for at in there]
             pages = float_pages(connection, requests, limits.MAX_POINTS_PER_SERIES)
-            for position, series, page in zip(there, requests, pages, strict=True):
+            for some in _alike(zip(there, requests, pages, strict=True)):
                 _check_active(context)
-                buckets = Buckets(edges)
-                buckets.add(page.points)
+                _, series, page = some[0]
+                buckets = Buckets(edges, len(some))
+                buckets.add(page.points.steps, [page.points.values for _, _, page in some])
                 for more in _pages_after(connection, series, page):
                     _check_active(context)
-                    buckets.add(more.points)
-                entries[request.expressions[position].request_id] = buckets.encode()
+                    buckets.add(more.points.steps, [more.points.values])
+                for (position, _, _), encoded in zip(some, buckets.encode(), strict=True):
+                    entries[request.expressions[position].request_id] = encoded
         return Encoded(encode_buckets(entries))
 
     def AppendColumns(  # type: ignore[override]  # see request_readers
@@ -371,23 +378,41 @@ def _edges(
     found: Sequence[Sequence[Segment] | None],
 ) -> Edges | None:
     """Return the edges of buckets over the range asked for or, where none is, that of all points; None without any."""
-    ends: list[float] = []
-    for descending in (False, True):
+    begin, end = view.lower, view.upper
+    if not (view.HasField("lower") and view.HasField("upper")):
         requests = [
-            FloatRequest(segments, Walk(descending=descending), item.include_preview)
+            FloatRequest(segments, Walk(), item.include_preview)
             for item, segments in zip(wanted, found, strict=True)
             if segments
         ]
-        firsts = [int(page.points.steps[0]) for page in float_pages(connection, requests, 1) if len(page.points)]
-        if not firsts:
+        first_and_last = ends(connection, requests)
+        if first_and_last is None:
             return None
-        ends.append(steps.to_double(max(firsts) if descending else min(firsts)))
-    begin = view.lower if view.HasField("lower") else ends[0]
-    end = view.upper if view.HasField("upper") else ends[1]
+        first, last = map(steps.to_double, first_and_last)
+        begin = view.lower if view.HasField("lower") else first
+        end = view.upper if view.HasField("upper") else last
     # A range that begins behind all points, or ends before them, is a single point.
     if begin > end:
         begin, end = (begin, begin) if view.HasField("lower") else (end, end)
     return Edges.of(begin, end, view.max_buckets)
+
+
+def _alike(found: Iterable[_Found]) -> Iterator[list[_Found]]:
+    """Yield series in their order, those together that follow each other and have finite values at the same steps."""
+    together: list[_Found] = []
+    shared: Int64Array | None = None
+    for item in found:
+        points = item[2].points
+        is_whole = len(points) < limits.MAX_POINTS_PER_SERIES
+        its_own = points.steps if is_whole and is_finite(points.values) else None
+        is_alike = shared is not None and its_own is not None and np.array_equal(shared, its_own)
+        if together and (not is_alike or len(together) == _SERIES_TOGETHER):
+            yield together
+            together = []
+        together.append(item)
+        shared = its_own
+    if together:
+        yield together
 
 
 def _pages_after(connection: sa.Connection, series: FloatRequest, page: FloatPage) -> Iterator[FloatPage]:

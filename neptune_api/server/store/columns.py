@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -41,6 +42,7 @@ _PAIR: Final = struct.Struct("<qq")
 _INT32: Final = np.iinfo(np.int32)
 _MEDIUM: Final = 6
 _INT48_MAX: Final = 2**47 - 1
+_KNOWN_POSITIONS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,29 @@ def checksum(chunk: bytes) -> int:
 
 def decode_floats(chunk: bytes) -> FloatColumns:
     """Return the points of a float chunk; raises CorruptChunkError for anything else."""
-    flags, count, offset, steps, timestamps = _decode_positions(chunk)
+    return FloatDecoder().decode(chunk)
+
+
+class FloatDecoder:
+    """Decode float chunks; those with the same steps and timestamps as one of the last few share these arrays."""
+
+    def __init__(self) -> None:
+        self._known: deque[tuple[bytes, Int64Array, Int64Array]] = deque(maxlen=_KNOWN_POSITIONS)
+
+    def decode(self, chunk: bytes) -> FloatColumns:
+        """Return the points of a float chunk; raises CorruptChunkError for anything else."""
+        for beginning, steps, timestamps in self._known:
+            if chunk.startswith(beginning):
+                return _float_columns(chunk, len(beginning), steps, timestamps)
+        offset, steps, timestamps = _decode_positions(chunk)
+        for array in (steps, timestamps):
+            array.flags.writeable = False
+        self._known.append((chunk[:offset], steps, timestamps))
+        return _float_columns(chunk, offset, steps, timestamps)
+
+
+def _float_columns(chunk: bytes, offset: int, steps: Int64Array, timestamps: Int64Array) -> FloatColumns:
+    flags, count = _HEADER.unpack_from(chunk)
     width = 4 if flags & _SHORT_VALUES else 8
     if flags & _PAYLOADS or len(chunk) != offset + count * width:
         raise CorruptChunkError("The chunk is not a float chunk of the length its header tells.")
@@ -156,7 +180,8 @@ def decode_floats(chunk: bytes) -> FloatColumns:
 
 def decode_payloads(chunk: bytes) -> PayloadColumns:
     """Return the points of a payload chunk; raises CorruptChunkError for anything else."""
-    flags, count, offset, steps, timestamps = _decode_positions(chunk)
+    offset, steps, timestamps = _decode_positions(chunk)
+    flags, count = _HEADER.unpack_from(chunk)
     if not flags & _PAYLOADS or len(chunk) < offset + 4 * count:
         raise CorruptChunkError("The chunk is not a payload chunk of the length its header tells.")
     ends = offset + 4 * count + np.cumsum(np.frombuffer(chunk, "<u4", count, offset), dtype=np.int64)
@@ -205,7 +230,8 @@ def _encode_values(values: FloatArray) -> tuple[int, bytes]:
     return (_SHORT_VALUES, short.tobytes()) if lossless else (0, values.astype("<f8", copy=False).tobytes())
 
 
-def _decode_positions(chunk: bytes) -> tuple[int, int, int, Int64Array, Int64Array]:
+def _decode_positions(chunk: bytes) -> tuple[int, Int64Array, Int64Array]:
+    """Return where the values begin, steps and timestamps."""
     try:
         flags, count = _HEADER.unpack_from(chunk)
         offset = _HEADER.size
@@ -219,7 +245,7 @@ def _decode_positions(chunk: bytes) -> tuple[int, int, int, Int64Array, Int64Arr
         timestamps, offset = _decode_numbers(chunk, count, offset, short, medium)
     except (struct.error, ValueError) as error:
         raise CorruptChunkError("The chunk is shorter than its header tells.") from error
-    return flags, count, offset, steps, timestamps
+    return offset, steps, timestamps
 
 
 def _decode_numbers(chunk: bytes, count: int, offset: int, short: int, medium: int) -> tuple[Int64Array, int]:

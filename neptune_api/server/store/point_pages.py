@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -102,6 +104,27 @@ def float_pages(connection: sa.Connection, requests: Sequence[FloatRequest], lim
         batch.append(plan)
         size += plan.size
     yield from _pages(connection, batch, limit)
+
+
+def ends(connection: sa.Connection, requests: Sequence[FloatRequest]) -> tuple[int, int] | None:
+    """Return the first and the last step of all points of some series together; None when they have none.
+
+    Raises CorruptChunkError as `load_floats`.
+    """
+    spans = chunk_spans(connection, {row.id for request in requests for row, _ in request.segments})
+    previews = previews_after(connection, [request.segments if request.with_previews else () for request in requests])
+    known = [preview.step for waiting in previews for preview in waiting]
+    cut: dict[int, list[int]] = defaultdict(list)
+    for row, upper in chain.from_iterable(request.segments for request in requests):
+        for span in spans[row.id]:
+            if span.last_step <= upper:
+                known += (span.first_step, span.last_step)
+            elif span.first_step <= upper:
+                known.append(span.first_step)
+                cut[span.key].append(upper)
+    for key, points in load_floats(connection, list(cut)):
+        known += (int(clip(points, 0, upper).steps[-1]) for upper in cut[key])
+    return (min(known), max(known)) if known else None
 
 
 def payload_blocks(

@@ -265,8 +265,9 @@ def load_floats(connection: sa.Connection, keys: Sequence[int]) -> Iterator[tupl
 
     Raises CorruptChunkError when a checksum does not fit.
     """
+    decoder = columns_.FloatDecoder()
     for key, chunk in load_chunks(connection, [key for key in keys if key > 0]):
-        yield key, columns_.decode_floats(chunk)
+        yield key, decoder.decode(chunk)
     for attribute_id, points in tail_points(connection, [-key for key in keys if key < 0]).items():
         yield -attribute_id, points
 
