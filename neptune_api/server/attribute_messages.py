@@ -112,8 +112,7 @@ def encode_column(
 ) -> list[bytes]:
     """Return a field with this tag for each value of one attribute, which holds a serialized Attribute.
 
-    The type is one whose attributes have a single value: a number, where None is NaN, a text, or a set as it is stored.
-    Of strings it has the `longest` first characters.
+    Values are those of AttributeColumn. Of strings it has the `longest` first characters.
     """
     if type_ == T.ATTRIBUTE_TYPE_STRING:
         beginnings = _Beginnings(name, type_, tag, _TEXT)
@@ -245,13 +244,14 @@ def _encode_text(tag: bytes, text: str) -> bytes:
     return encode_field(tag, text.encode()) if text else b""
 
 
-# What encodes a value alone, by type; strings are encoded together.
+# What encodes a value of a column, by type; strings are encoded together.
 _VALUE_ENCODERS: Final[dict[int, Encode]] = {
     T.ATTRIBUTE_TYPE_INT: _integer,
     T.ATTRIBUTE_TYPE_FLOAT: _float,
     T.ATTRIBUTE_TYPE_BOOL: _integer,
     T.ATTRIBUTE_TYPE_DATETIME: _integer,
     T.ATTRIBUTE_TYPE_STRING_SET: _set,
+    T.ATTRIBUTE_TYPE_FLOAT_SERIES: _encode_float_series,
 }
 
 

@@ -96,9 +96,14 @@ def from_rows(bench: Bench, runs: Collection[RunRow], names: Collection[str]) ->
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), fewest=st.sampled_from([1, 5]), most=st.sampled_from([3, 20, 100_000]))
+@given(
+    data=st.data(),
+    fewest=st.sampled_from([1, 5]),
+    most=st.sampled_from([3, 20, 100_000]),
+    series=st.sampled_from([2, 50]),
+)
 def test_columns_give_what_rows_give(
-    world: tuple[Bench, list[RunRow]], data: st.DataObject, fewest: int, most: int
+    world: tuple[Bench, list[RunRow]], data: st.DataObject, fewest: int, most: int, series: int
 ) -> None:
     bench, runs = world
     some = data.draw(st.lists(st.sampled_from(runs), unique=True))
@@ -106,6 +111,7 @@ def test_columns_give_what_rows_give(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attribute_columns, "_FEWEST_RUNS", fewest)
         patch.setattr(attribute_columns, "_MOST_VALUES", most)
+        patch.setattr(attribute_columns, "_SERIES_AT_ONCE", series)
         assert from_columns(bench, some, names) == from_rows(bench, some, names)[0]
 
 

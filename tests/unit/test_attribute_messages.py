@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from neptune_api.conformance import operations
-from neptune_api.server.attribute_messages import TYPE_NAMES, encode_attributes, encode_field
+from neptune_api.server.attribute_messages import TYPE_NAMES, encode_attributes, encode_column, encode_field
 from neptune_api.server.point_messages import point_value
 from neptune_api.server.store.rules import decode_set, encode_set
 from neptune_api.server.store.series import SUMMARY_FIELDS, AttributeRow
 from neptune_api.v1.attributes_pb2 import Attribute, Attributes
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 TAG: Final = bytes([Attributes.ATTRIBUTES_FIELD_NUMBER << 3 | 2])
+# What stands for a row in a column of its type.
+COLUMN_VALUES: Final[dict[int, Callable[[AttributeRow], Any]]] = {
+    T.ATTRIBUTE_TYPE_INT: attrgetter("int_value"),
+    T.ATTRIBUTE_TYPE_FLOAT: attrgetter("float_value"),
+    T.ATTRIBUTE_TYPE_STRING: attrgetter("text_value"),
+    T.ATTRIBUTE_TYPE_BOOL: attrgetter("int_value"),
+    T.ATTRIBUTE_TYPE_DATETIME: attrgetter("int_value"),
+    T.ATTRIBUTE_TYPE_STRING_SET: attrgetter("text_value"),
+    T.ATTRIBUTE_TYPE_FLOAT_SERIES: itemgetter(slice(SUMMARY_FIELDS)),
+}
 NOTHING: Final = AttributeRow(*[None] * len(AttributeRow._fields))  # type: ignore[arg-type]  # each test fills its part
 
 texts = st.text(max_size=50) | st.sampled_from(["", "\0", "\U0001f40d" * 50, "x" * 127, "x" * 128, "x" * 20_000])
@@ -132,6 +146,10 @@ def test_bytes_are_those_of_messages(
     if type_ == T.ATTRIBUTE_TYPE_FLOAT_SERIES:
         beginnings: Any = [row[:SUMMARY_FIELDS] for row in rows]
         assert b"".join(encode_attributes(beginnings, TAG)) == expected
+    if type_ in COLUMN_VALUES:
+        value_of = COLUMN_VALUES[type_]
+        fields = [encode_column(row.name, type_, [value_of(row)], TAG, longest=longest) for row in rows]
+        assert b"".join(field for (field,) in fields) == expected
 
 
 @given(name=st.text(max_size=200), type_=st.text(max_size=200))

@@ -1,8 +1,8 @@
 """Few attributes of many runs, as a page of a search carries them: read one by one, of all runs side by side.
 
 Rows of attributes lie with their run, so those of ten thousand runs are all over the table. An index has each attribute
-of a project as a column: that is read where the database need not be asked for anything else, which is so for single
-values that are short. The rest comes in rows.
+of a project as a column, with values that are single and short; series hang on it. What is in neither, and what runs
+inherit, comes in rows.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from neptune_api.server.store.attributes import (
 from neptune_api.server.store.key_conditions import about
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.schema import attributes
+from neptune_api.server.store.series import SUMMARIES
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from neptune_api.server.store.attributes import RunRow, RunValues
     from neptune_api.server.store.series import FloatSummaries
@@ -41,6 +43,7 @@ _VALUES: Final[dict[int, sa.Column[Any]]] = {
     T.ATTRIBUTE_TYPE_STRING_SET: attributes.c.short_text,
 }
 _TEXTS: Final = frozenset({int(T.ATTRIBUTE_TYPE_STRING), int(T.ATTRIBUTE_TYPE_STRING_SET)})
+_FLOAT_SERIES: Final = int(T.ATTRIBUTE_TYPE_FLOAT_SERIES)
 _TYPES: Final = sorted(set(map(int, T.values())) - {T.ATTRIBUTE_TYPE_UNSPECIFIED})
 _IS_IT: Final = (attributes.c.project_id == sa.bindparam("project_id"), attributes.c.name == sa.bindparam("name"))
 # For each type whether a project has an attribute with it: a look past all the runs.
@@ -48,14 +51,19 @@ _EXISTS: Final = sa.select(*(sa.exists().where(*_IS_IT, attributes.c.type == typ
 _COLUMNS: Final = {
     type_: sa.select(attributes.c.run_id, column).where(*_IS_IT, attributes.c.type == type_)
     for type_, column in _VALUES.items()
-}
+} | {_FLOAT_SERIES: SUMMARIES.where(*_IS_IT, attributes.c.type == _FLOAT_SERIES)}
 # Values of so many runs are read together at least: of fewer, rows are as fast. And so many values at most.
 _FEWEST_RUNS: Final = 256
 _MOST_VALUES: Final = 100_000
+# Of more series at a time PostgreSQL would look through all there are.
+_SERIES_AT_ONCE: Final = 1_000
 
 
 class AttributeColumn(NamedTuple):
-    """An attribute of runs that have it with a type: values by the keys of the runs; None is NaN."""
+    """An attribute of runs that have it with a type: values beside the keys of the runs.
+
+    Numbers, of which None is NaN; texts, and sets as the texts they are stored as; of float series rows of SUMMARIES.
+    """
 
     name: str
     type: int
@@ -116,30 +124,58 @@ class _Reader:
     def part(self, project_id: int, some_runs: Sequence[RunRow], types: dict[str, list[int]]) -> Part:
         """Return attributes of runs of a project, which are in the order of their keys."""
         part = Part([run.key for run in some_runs], [], [])
-        condition = about(self._connection, attributes.c.run_id, part.keys)
-        wanted = frozenset(part.keys)
-        in_rows = []
+        forks = [run for run in some_runs if run.is_fork]
+        no_forks = [run.key for run in some_runs if not run.is_fork] if forks else part.keys
+        inherited: list[str] = []
+        other: list[str] = []
         for name, its_types in types.items():
-            if not _VALUES.keys() >= set(its_types):
-                in_rows.append(name)
+            if not _COLUMNS.keys() >= set(its_types):
+                other.append(name)
                 continue
+            keys = part.keys
+            if _FLOAT_SERIES in its_types:
+                inherited.append(name)
+                keys = no_forks
             long: set[int] = set()
             for type_ in its_types:
-                query = _COLUMNS[type_].where(condition)
-                found = self._connection.execute(query, {"project_id": project_id, "name": name}).all()
-                keys, values = zip(*found, strict=True) if found else ((), ())
-                is_right = [key in wanted for key in keys]
-                if type_ in _TEXTS:
-                    long.update(compress(keys, (text is None for text in values)))
-                    is_right = [is_it and text is not None for is_it, text in zip(is_right, values, strict=True)]
-                if not all(is_right):
-                    keys, values = tuple(compress(keys, is_right)), tuple(compress(values, is_right))
-                self._take(len(keys) * (ROW_BYTES + len(name)) + (sum(map(len, values)) if type_ in _TEXTS else 0))
-                part.columns.append(AttributeColumn(name, type_, keys, values))
-            if long:
-                part.rows.extend(chain.from_iterable(self.rows([run for run in some_runs if run.key in long], [name])))
-        part.rows.extend(chain.from_iterable(self.rows(some_runs, in_rows)))
+                column, without_text = self._column(project_id, name, type_, keys)
+                part.columns.append(column)
+                long |= without_text
+            part.rows.extend(self._rows([run for run in some_runs if run.key in long], [name]))
+        part.rows.extend(self._rows(forks, inherited))
+        part.rows.extend(self._rows(some_runs, other))
         return part
+
+    def _column(
+        self, project_id: int, name: str, type_: int, keys: Sequence[int]
+    ) -> tuple[AttributeColumn, AbstractSet[int]]:
+        """Return an attribute of runs in order, and which of them have a text that is not in the index."""
+        found: list[Any] = []
+        for batch in batches(keys, _SERIES_AT_ONCE if type_ == _FLOAT_SERIES else _MOST_VALUES):
+            query = _COLUMNS[type_].where(about(self._connection, attributes.c.run_id, batch))
+            found += self._connection.execute(query, {"project_id": project_id, "name": name})
+        wanted = frozenset(keys)
+        found_keys: Sequence[int] = [row[0] for row in found]
+        if not wanted.issuperset(found_keys):
+            found = [row for row in found if row[0] in wanted]
+            found_keys = [row[0] for row in found]
+        if type_ == _FLOAT_SERIES:
+            self._take(size_of(found))
+            return AttributeColumn(name, type_, found_keys, found), frozenset()
+        values = [row[1] for row in found]
+        long: frozenset[int] = frozenset()
+        size = len(values) * (ROW_BYTES + len(name))
+        if type_ in _TEXTS:
+            if None in values:
+                long = frozenset(key for key, text in found if text is None)
+                found_keys = [key for key, text in found if text is not None]
+                values = [text for text in values if text is not None]
+            size = len(values) * (ROW_BYTES + len(name)) + sum(map(len, values))
+        self._take(size)
+        return AttributeColumn(name, type_, found_keys, values), long
+
+    def _rows(self, some_runs: Sequence[RunRow], names: Collection[str]) -> Iterator[RunValues]:
+        return chain.from_iterable(self.rows(some_runs, names)) if some_runs and names else iter(())
 
     def rows(self, some_runs: Sequence[RunRow], names: Collection[str]) -> Iterator[list[RunValues]]:
         """Yield attributes of runs, many at a time."""

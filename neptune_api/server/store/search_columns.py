@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from neptune_api.server.nql.evaluation import Column
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import Aggregate
+from neptune_api.server.store.key_conditions import about
 from neptune_api.server.store.lineage import Scope, batches
 from neptune_api.server.store.rules import decode_set
 from neptune_api.server.store.run_state import SERIES_TYPES
@@ -38,8 +39,6 @@ _FLOAT_SERIES: Final = int(T.ATTRIBUTE_TYPE_FLOAT_SERIES)
 _STRING_SERIES: Final = int(T.ATTRIBUTE_TYPE_STRING_SERIES)
 ROWS: Final = 1_000
 """Rows to fetch at a time: Python's collector of garbage looks at all that are there, again and again."""
-# Keys close together are read as a range, others one by one.
-_DENSITY: Final = 8
 
 
 class ColumnReader:
@@ -127,22 +126,22 @@ class ColumnReader:
 
     def _parts(self, query: sa.Select[Any], name: str, type_: int, keys: Keys) -> Iterator[Any]:
         """Yield the columns of a query, the keys of the runs first."""
-        for narrowed in self._narrowed(query, name, type_, keys):
-            with self.connection.execute(narrowed, execution_options={"yield_per": ROWS}) as result:
-                for rows in result.partitions():
-                    yield tuple(zip(*rows, strict=True))
+        if not len(keys):
+            return
+        narrowed = query.where(
+            attributes.c.project_id.in_(self.project_ids),
+            attributes.c.name == name,
+            attributes.c.type == type_,
+            about(self.connection, attributes.c.run_id, keys.tolist()),
+        )
+        with self.connection.execute(narrowed, execution_options={"yield_per": ROWS}) as result:
+            for rows in result.partitions():
+                yield tuple(zip(*rows, strict=True))
 
     def _forks(self, keys: Keys) -> Iterator[int]:
         query = sa.select(runs.c.id).where(runs.c.project_id.in_(self.project_ids), runs.c.parent_id.is_not(None))
-        for condition in _among(runs.c.id, keys):
-            yield from self.connection.scalars(query.where(condition))
-
-    def _narrowed(self, query: sa.Select[Any], name: str, type_: int, keys: Keys) -> Iterator[sa.Select[Any]]:
-        query = query.where(
-            attributes.c.project_id.in_(self.project_ids), attributes.c.name == name, attributes.c.type == type_
-        )
-        for condition in _among(attributes.c.run_id, keys):
-            yield query.where(condition)
+        if len(keys):
+            yield from self.connection.scalars(query.where(about(self.connection, runs.c.id, keys.tolist())))
 
 
 def _places(keys: Keys, some: Sequence[int]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
@@ -151,17 +150,6 @@ def _places(keys: Keys, some: Sequence[int]) -> tuple[npt.NDArray[np.intp], npt.
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     known = keys[places] == wanted
     return places[known], known
-
-
-def _among(column: sa.Column[int], keys: Keys) -> Iterator[sa.ColumnElement[bool]]:
-    if not len(keys):
-        return
-    first, last = int(keys[0]), int(keys[-1])
-    if last - first < _DENSITY * len(keys):
-        yield column.between(first, last)
-        return
-    for batch in batches(keys.tolist()):
-        yield column.in_(batch)
 
 
 # What the summary of a series says of an aggregate: a number, or a sum and how many numbers are in it.
