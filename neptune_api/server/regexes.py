@@ -31,9 +31,9 @@ _NEWLINE: Final = ord("\n")
 _IN_A_ROW: Final = 16
 # So many lines are searched at least until it shows whether there is more than a match in three of them.
 _TRIAL: Final = 256
-# What a line among others is not the same to as a text: ends of the text, bytes, quotations that may have no end, and
-# flags that take multi-line mode back.
-_NOT_BY_LINE: Final = re.compile(r"\\[AzCQ]|\(\?\w*-\w*m", re.ASCII)
+# What a line among others is not the same to as a text: ends of the text, bytes, also places between those of a
+# character, quotations that may have no end, and flags that take multi-line mode back.
+_NOT_BY_LINE: Final = re.compile(r"\\[AzBCQ]|\(\?\w*-\w*m", re.ASCII)
 # What plain text of an expression is made of: characters that stand for themselves, also behind a backslash.
 _PLAIN: Final = re.compile(r"(?:[^\\.+*?()|\[\]{}^$]|\\\W)+")
 _QUANTIFIERS: Final = ("*", "?", "{")

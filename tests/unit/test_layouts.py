@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -257,6 +258,38 @@ def test_starting_removes_what_nothing_refers_to(location: Path | str) -> None:
         assert stored(bench) == 1
     with Bench(location, durable=False) as bench:
         assert stored(bench) == 0
+
+
+def test_what_another_process_stored_is_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for turn in range(3):
+        submit(bench, *(wide(step, PATHS[turn:]) for step in range(3)))
+    keys = [str(item.layout_key) for item in pending(bench) if item.kind is Kind.BLOCK]
+    assert len(keys) == 3
+    shelf = LayoutShelf()
+    with bench.database.read() as connection:
+        first = [shelf.get(connection, key) for key in keys]
+        assert all(shelf.get(connection, key) is layout for key, layout in zip(keys, first, strict=True))
+        shelf.doubt()
+        assert shelf.get(connection, keys[0]) is first[0]
+        # Of those that find no room the ones that were used last stay.
+        monkeypatch.setattr(layouts_, "_MOST_BYTES", first[0].size + first[1].size)
+        shelf = LayoutShelf()
+        first = [shelf.get(connection, keys[place]) for place in (0, 1, 0, 2)]
+        assert first[2] is first[0]
+        assert shelf.get(connection, keys[0]) is first[0]
+        assert shelf.get(connection, keys[2]) is first[3]
+        assert shelf.get(connection, keys[1]) is not first[1]
+
+
+def test_a_run_remembers_a_layout_once(location: Path | str) -> None:
+    with Bench(location, durable=False) as bench:
+        bench.apply_one(create())
+    with contextlib.closing(Bench(location, durable=False)) as bench:
+        ids = submit(bench, *(wide(step) for step in range(8)))
+    with Bench(location, durable=False) as bench:
+        bench.results(ids)
+        (run,) = bench.store._applier._runs._by_id.values()
+        assert len(run.layouts) == 1
 
 
 def test_a_damaged_layout_is_told(bench: Bench) -> None:

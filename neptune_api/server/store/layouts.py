@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _LEAST_BYTES: Final = 4096
 _WORTH_KEEPING: Final = 3  # how often a layout was met
 _MOST_MET: Final = 4096
-_MOST_BYTES: Final = 64 * 1024 * 1024  # in memory; those of ten thousand series take about 3 MB each, and 0.6 on disk
+# In memory: of those that are stored, and of those that were read. Those of ten thousand series take about 3 MB each,
+# and 0.6 on disk.
+_MOST_BYTES: Final = 64 * 1024 * 1024
 _HEAD: Final = struct.Struct("<III")  # bytes of the project and of the run id, number of steps
 
 
@@ -84,6 +86,9 @@ class LayoutShelf:
         self._met: OrderedDict[str, int] = OrderedDict()
         self._stored: dict[str, Layout] = {}
         self._size = 0
+        # What a key stands for never changes: these stay when it is in doubt whether the database has them.
+        self._read: OrderedDict[str, Layout] = OrderedDict()
+        self._read_size = 0
         self._lock = threading.Lock()
         self._is_full = False
 
@@ -117,11 +122,21 @@ class LayoutShelf:
     def get(self, connection: sa.Connection, key: str) -> Layout:
         """Return the layout that an operation of the log refers to; raises ValueError when it is damaged."""
         with self._lock:
-            layout = self._stored.get(key)
-        if layout is None:
-            layout = Layout.learn(connection.scalars(sa.select(layouts.c.region).where(layouts.c.key == key)).one())
-            if layout is None or layout.key != key:
-                raise ValueError(f"The layout {key} is damaged.")
+            if key in self._read:
+                self._read.move_to_end(key)
+            layout = self._stored.get(key) or self._read.get(key)
+        if layout is not None:
+            return layout
+        layout = Layout.learn(connection.scalars(sa.select(layouts.c.region).where(layouts.c.key == key)).one())
+        if layout is None or layout.key != key:
+            raise ValueError(f"The layout {key} is damaged.")
+        with self._lock:
+            # Operations that another process accepted, or this one before it was restarted, come one after the other.
+            if key not in self._read:
+                self._read[key] = layout
+                self._read_size += layout.size
+            while self._read_size > _MOST_BYTES and len(self._read) > 1:
+                self._read_size -= self._read.popitem(last=False)[1].size
         return layout
 
     def doubt(self) -> None:

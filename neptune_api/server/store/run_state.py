@@ -17,7 +17,6 @@ from neptune_api.v1.queries_pb2 import AttributeType
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from neptune_api.server.store.blocks import Layout
 
 VALUE_COLUMNS: Final = ("int_value", "float_value", "text_value", "mime_type")
 """Where the table `attributes` has the value of an attribute."""
@@ -147,8 +146,8 @@ class RunState:
     # Attributes with changes that are not written, float series apart.
     changed: dict[str, Attribute] = field(default_factory=dict)
     floats: FloatTable = field(default_factory=FloatTable)
-    # Slots of the series of layouts met in this run; None for those that need a look at each path.
-    layouts: dict[Layout, npt.NDArray[np.intp] | None] = field(default_factory=dict)
+    # Slots of the series of layouts met in this run, by their keys; None for those that need a look at each path.
+    layouts: dict[str, npt.NDArray[np.intp] | None] = field(default_factory=dict)
     # Points in tails, and tails.
     tail_points: int = 0
     tail_count: int = 0

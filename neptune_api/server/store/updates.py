@@ -100,11 +100,11 @@ class Updates:
         if run.fork_step is not None and int(block.steps[0]) <= run.fork_step:
             return None
         layout = block.layout
-        if layout not in run.layouts:
-            run.layouts[layout] = self._find_slots(run, layout)
+        if layout.key not in run.layouts:
+            run.layouts[layout.key] = self._find_slots(run, layout)
             while len(run.layouts) > _LAYOUTS_PER_RUN:
                 del run.layouts[next(iter(run.layouts))]
-        return run.layouts[layout]
+        return run.layouts[layout.key]
 
     def _find_slots(self, run: RunState, layout: Layout) -> npt.NDArray[np.intp] | None:
         type_ = T.ATTRIBUTE_TYPE_FLOAT_SERIES
