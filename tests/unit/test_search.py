@@ -14,7 +14,7 @@ import pytest
 from neptune_api.conformance import operations
 from neptune_api.server import nql
 from neptune_api.server.nql.parser import TYPES
-from neptune_api.server.store import runs, schema, search
+from neptune_api.server.store import kept_searches, runs, schema, search
 from neptune_api.server.store.kept_searches import KeptSearches
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
@@ -129,6 +129,28 @@ def test_readers_beside_a_writer_see_all_that_is_applied(bench: Bench) -> None:
         for reader in readers:
             reader.join()
     assert faults == []
+
+
+def test_what_callers_make_up_takes_bounded_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.apply(*(operations.create(f"r{number}") for number in range(3)))
+    monkeypatch.setattr(kept_searches, "_MAX_ASKED", 20)
+    monkeypatch.setattr(search, "_MAX_CHARACTERS", 2_000)
+    kept = KeptSearches(bench.database)
+    for number in range(50):
+        order = Order(f"x{number}", TYPES["float"], None, descending=True)
+        assert numbers(bench, f"y{number}:int != 1", order, kept=kept) == [3, 2, 1]
+        assert len(kept._kept._asked) <= 20
+    long = "x" * 2_001
+    for query, order in (
+        ("", Order(long, TYPES["float"], None, descending=False)),
+        (f"`{long}`:int != 1", BY_CREATION),
+        (f'z:string != "{long}"', BY_CREATION),
+        (f'NOT z:string MATCHES "{long}"', BY_CREATION),
+    ):
+        for _ in range(2):
+            assert numbers(bench, query, order, kept=kept) == [1, 2, 3]
+        assert max(len(name) for _, (name, _, _) in kept._kept._asked) < 100
+        assert not any(long in str(question) for question in kept._kept._rankings)
 
 
 def test_what_takes_much_room_is_not_kept(bench: Bench) -> None:

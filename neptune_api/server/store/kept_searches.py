@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
+from neptune_api.server import limits
 from neptune_api.server.nql.evaluation import judge
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import Operator
@@ -40,6 +41,10 @@ _MAX_RUNS: Final = 500_000
 _MAX_COLUMNS: Final = 16
 _MAX_BYTES: Final = 128 * 1024 * 1024
 _MAX_VERDICTS: Final = 64
+# Characters of an expression whose verdict is kept.
+_MAX_PATTERN: Final = 10_000
+# Columns of which it is known that they have been asked for.
+_MAX_ASKED: Final = 4_096
 # Texts that are not in the index may be of any length.
 _MAX_LONG_TEXTS: Final = 1_000
 # About what an object of Python takes beside its characters.
@@ -70,7 +75,7 @@ class KeptProject:
     def verdict(self, criterion: Criterion) -> BoolArray:
         """Return for which runs a criterion holds."""
         column = self.columns[criterion.name, criterion.type, criterion.aggregate]
-        if criterion.operator is not Operator.MATCHES:
+        if criterion.operator is not Operator.MATCHES or len(str(criterion.value)) > _MAX_PATTERN:
             return judge(criterion, column)
         with self._lock:
             found = self._verdicts.get(criterion)
@@ -128,9 +133,14 @@ class KeptSnapshot:
         """Return what is kept of a project, with the columns that are needed; None when they should not be kept."""
         if len(needed) > _MAX_COLUMNS or any(type_ in _NEVER for _, type_, _ in needed):
             return None
+        # Nothing has a longer name, and queries are full of what callers make up.
+        if any(len(name) > limits.MAX_ATTRIBUTE_PATH_BYTES for name, _, _ in needed):
+            return None
         asked = {(project_id, what) for what in needed}
         with self._lock:
             if not asked <= self._asked:
+                if len(self._asked) >= _MAX_ASKED:
+                    self._asked = set()
                 self._asked |= asked
                 return None
             kept = self._projects.get(project_id)

@@ -42,9 +42,10 @@ _BATCH: Final = 16_384
 _RANKS: Final = {Kind.NUMBER: 0, Kind.TEXT: 1, Kind.OPAQUE: 1, Kind.SET: 2}
 # Sorted runs kept beyond a page before those that cannot be on it are dropped.
 _SLACK: Final = 131_072
-# Sorted runs behind a page that are kept for the next ones, and the longest query that is.
+# Sorted runs behind a page that are kept for the next ones; terms and characters of the longest query whose order is.
 _RANKED: Final = 131_072
 _MAX_TERMS: Final = 100
+_MAX_CHARACTERS: Final = 100_000
 # By what is so now and may not be a moment later: the state of a run; None is any type.
 _CHANGING: Final = frozenset({None, int(T.ATTRIBUTE_TYPE_EXPERIMENT_STATE)})
 
@@ -129,6 +130,9 @@ def _question(project_ids: Sequence[int], query: Node, order: Order, *, heads_on
         return None
     asked = [term for term in terms if isinstance(term, Criterion)]
     if any(term.type in _CHANGING for term in asked) or sum(len(term.values) for term in asked) > _MAX_TERMS:
+        return None
+    texts = [order.name, *(term.name for term in asked), *(str(value) for term in asked for value in term.values)]
+    if sum(map(len, texts)) > _MAX_CHARACTERS:
         return None
     return tuple(project_ids), terms, order, heads_only
 
