@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -10,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neptune_api.conformance import operations
+from neptune_api.server import limits
 from neptune_api.server.attribute_messages import encode_attributes, encode_by_run
-from neptune_api.server.store import attribute_columns
+from neptune_api.server.store import attribute_columns, value_pages
 from neptune_api.server.store.attributes import (
     RUNS,
     AttributeFilter,
+    Place,
     RunRow,
     TooManyBytesError,
     size_of,
@@ -109,15 +113,58 @@ def test_columns_give_what_rows_give(
     some = data.draw(st.lists(st.sampled_from(runs), unique=True))
     names = data.draw(st.lists(st.sampled_from(NAMES), unique=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attribute_columns, "_FEWEST_RUNS", fewest)
-        patch.setattr(attribute_columns, "_MOST_VALUES", most)
+        patch.setattr(attribute_columns, "FEWEST_RUNS", fewest)
+        patch.setattr(attribute_columns, "MOST_VALUES", most)
         patch.setattr(attribute_columns, "_SERIES_AT_ONCE", series)
         assert from_columns(bench, some, names) == from_rows(bench, some, names)[0]
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.data(),
+    names=st.lists(st.sampled_from(NAMES), min_size=1, unique=True),
+    limit=st.integers(1, 60),
+    fewest=st.sampled_from([1, 5]),
+    size=st.sampled_from([300, 2_000, MANY]),
+)
+def test_pages_give_what_rows_give(
+    world: tuple[Bench, list[RunRow]], data: st.DataObject, names: list[str], limit: int, fewest: int, size: int
+) -> None:
+    bench, runs = world
+    some = [run for run in runs if run.project_id == bench.project_id]
+    numbers: list[int] | None = None
+    if data.draw(st.booleans()):
+        some = data.draw(st.lists(st.sampled_from(some), unique=True))
+        numbers = [run.number for run in some]
+    which = AttributeFilter(frozenset(names))
+    found: defaultdict[int, bytes] = defaultdict(bytes)
+    counts: list[int] = []
+    after: Place | None = None
+    with pytest.MonkeyPatch.context() as patch, bench.database.read() as connection:
+        patch.setattr(attribute_columns, "FEWEST_RUNS", fewest)
+        patch.setattr(limits, "MAX_VALUES_PAGE_BYTES", size)
+        while not counts or after is not None:
+            page = value_pages.page(
+                connection, bench.project_id, numbers, which, FloatSummaries(), after=after, limit=limit
+            )
+            counts.append(sum(part.cells for part in page.parts))
+            for key, fields in chain.from_iterable(encode_by_run(part, TAG, longest=3) for part in page.parts):
+                assert page.runs[key].key == key
+                found[key] += b"".join(fields)
+            after = page.end
+    expected, _ = from_rows(bench, some, names)
+    assert [item for item in found.items() if item[1]] == list(expected.items())
+    # What is left out of a page, because it is full or because the next attribute is large, makes another one.
+    assert max(counts) <= limit
+    assert all(counts[:-1])
+    if size == MANY:
+        assert set(counts[:-1]) <= {limit}
+        assert counts[-1] or not expected
+
+
 def test_bytes_are_counted_as_those_of_rows(world: tuple[Bench, list[RunRow]], monkeypatch: pytest.MonkeyPatch) -> None:
     bench, runs = world
-    monkeypatch.setattr(attribute_columns, "_FEWEST_RUNS", 1)
+    monkeypatch.setattr(attribute_columns, "FEWEST_RUNS", 1)
     expected, size = from_rows(bench, runs, NAMES)
     assert from_columns(bench, runs, NAMES, size) == expected
     with pytest.raises(TooManyBytesError):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from neptune_api.server import limits, page_tokens
-from neptune_api.server.attribute_messages import TYPE_NAMES, encode_attributes, encode_definitions, encode_parts
+from neptune_api.server.attribute_messages import (
+    TYPE_NAMES,
+    encode_attributes,
+    encode_by_run,
+    encode_definitions,
+    encode_field,
+    encode_parts,
+)
 from neptune_api.server.errors import StatusError, denied, invalid, not_found
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.name_filters import NameFilter
 from neptune_api.server.regexes import RegexError, searcher
 from neptune_api.server.run_lookup import find_anywhere, find_in_project, parse_holder
-from neptune_api.server.store import definitions
-from neptune_api.server.store.attributes import AttributeFilter, Place, page_of_values, values_of_run
+from neptune_api.server.store import definitions, value_pages
+from neptune_api.server.store.attributes import AttributeFilter, Place, values_of_run
 from neptune_api.server.store.series import FloatSummaries
 from neptune_api.server.validation import Checks
 from neptune_api.v1 import attributes_pb2, attributes_service_pb2_grpc
@@ -42,6 +50,8 @@ _DEFINITIONS: Final = "definitions"
 
 # Wire format: tags of the fields of AttributeValues and answers with definitions, RunAttributeValues and Attributes.
 _ENTRIES: Final = b"\x0a"
+_ID: Final = b"\x0a"
+_SHORT_ID: Final = b"\x12"
 _ATTRIBUTES_OF_RUN: Final = b"\x1a"
 _ATTRIBUTES: Final = b"\x3a"
 
@@ -76,19 +86,20 @@ class AttributesService(attributes_service_pb2_grpc.AttributesServiceServicer):
             if query.HasField("experiment_ids_filter"):
                 found = find_in_project(connection, project, query.experiment_ids_filter.values)
                 numbers = [run.number for run in found.values()]
-            page, end = page_of_values(
-                connection, project.id, numbers, which, self._summaries, after=after, limit=limit
-            )
+            page = value_pages.page(connection, project.id, numbers, which, self._summaries, after=after, limit=limit)
         rest = attributes_pb2.AttributeValues()
         rest.next_page.limit = limit
-        if end is not None:
-            rest.next_page.next_page_token = page_tokens.encode(_VALUES, *end)
+        if page.end is not None:
+            rest.next_page.next_page_token = page_tokens.encode(_VALUES, *page.end)
         parts: list[bytes] = []
-        for run, rows in page:
-            whose = attributes_pb2.RunAttributeValues(
-                experiment_id=run.uuid, experiment_short_id=f"{project.key}-{run.number}"
-            )
-            parts += encode_parts(_ENTRIES, [whose.SerializeToString(), *encode_attributes(rows, _ATTRIBUTES_OF_RUN)])
+        for key, fields in chain.from_iterable(encode_by_run(part, _ATTRIBUTES_OF_RUN) for part in page.parts):
+            if any(fields):
+                run = page.runs[key]
+                whose = (
+                    encode_field(_ID, run.uuid.encode()),
+                    encode_field(_SHORT_ID, f"{project.key}-{run.number}".encode()),
+                )
+                parts += encode_parts(_ENTRIES, [*whose, *fields])
         return Encoded(b"".join([*parts, rest.SerializeToString()]))
 
     def GetAttributes(  # type: ignore[override]  # see Encoded

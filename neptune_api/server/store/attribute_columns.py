@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import chain, compress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -23,7 +24,7 @@ from neptune_api.server.store.attributes import (
 from neptune_api.server.store.key_conditions import about
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.schema import attributes
-from neptune_api.server.store.series import SUMMARIES
+from neptune_api.server.store.series import SUMMARIES, AttributeRow
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _VALUES: Final[dict[int, sa.Column[Any]]] = {
 }
 _TEXTS: Final = frozenset({int(T.ATTRIBUTE_TYPE_STRING), int(T.ATTRIBUTE_TYPE_STRING_SET)})
 _FLOAT_SERIES: Final = int(T.ATTRIBUTE_TYPE_FLOAT_SERIES)
+_name: Final = itemgetter(AttributeRow._fields.index("name"))
 _TYPES: Final = sorted(set(map(int, T.values())) - {T.ATTRIBUTE_TYPE_UNSPECIFIED})
 _IS_IT: Final = (attributes.c.project_id == sa.bindparam("project_id"), attributes.c.name == sa.bindparam("name"))
 # For each type whether a project has an attribute with it: a look past all the runs.
@@ -52,9 +54,10 @@ _COLUMNS: Final = {
     type_: sa.select(attributes.c.run_id, column).where(*_IS_IT, attributes.c.type == type_)
     for type_, column in _VALUES.items()
 } | {_FLOAT_SERIES: SUMMARIES.where(*_IS_IT, attributes.c.type == _FLOAT_SERIES)}
-# Values of so many runs are read together at least: of fewer, rows are as fast. And so many values at most.
-_FEWEST_RUNS: Final = 256
-_MOST_VALUES: Final = 100_000
+FEWEST_RUNS: Final = 256
+"""Values of so many runs are read together at least: of fewer, rows are as fast."""
+MOST_VALUES: Final = 100_000
+"""So many values are read together at most."""
 # Of more series at a time PostgreSQL would look through all there are.
 _SERIES_AT_ONCE: Final = 1_000
 
@@ -70,6 +73,14 @@ class AttributeColumn(NamedTuple):
     keys: Sequence[int]
     values: Sequence[Any]
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it has."""
+        if self.type == _FLOAT_SERIES:
+            return size_of(self.values)
+        size = len(self.keys) * (ROW_BYTES + len(self.name))
+        return size + sum(map(len, self.values)) if self.type in _TEXTS else size
+
 
 class Part(NamedTuple):
     """Attributes of some runs: each either in columns or in rows, which are those of `values_of_runs`."""
@@ -77,6 +88,22 @@ class Part(NamedTuple):
     keys: Sequence[int]
     columns: list[AttributeColumn]
     rows: list[RunValues]
+
+    @property
+    def cells(self) -> int:
+        """How many attributes there are."""
+        return sum(len(column.keys) for column in self.columns) + sum(len(rows) for _, rows in self.rows)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes they have."""
+        return sum(column.size for column in self.columns) + sum(size_of(rows) for _, rows in self.rows)
+
+    @property
+    def last(self) -> tuple[int, str]:
+        """Key of the last run that has attributes, of which there has to be one, and the name of its last one."""
+        ends = [(max(column.keys), column.name) for column in self.columns if column.keys]
+        return max([*ends, *((run.key, _name(rows[-1])) for run, rows in self.rows)])
 
 
 def read(
@@ -95,10 +122,10 @@ def read(
     runs_of: dict[int, list[RunRow]] = defaultdict(list)
     for run in sorted(some_runs):
         runs_of[run.project_id].append(run)
-    at_once = _MOST_VALUES // max(1, len(names))
+    at_once = MOST_VALUES // max(1, len(names))
     few: list[RunRow] = []
     for project_id, theirs in runs_of.items():
-        if min(len(theirs), at_once) < _FEWEST_RUNS:
+        if min(len(theirs), at_once) < FEWEST_RUNS:
             few += theirs
             continue
         types = {name: reader.types(project_id, name) for name in sorted(names)}
@@ -140,6 +167,7 @@ class _Reader:
             for type_ in its_types:
                 column, without_text = self._column(project_id, name, type_, keys)
                 part.columns.append(column)
+                self._take(column.size)
                 long |= without_text
             part.rows.extend(self._rows([run for run in some_runs if run.key in long], [name]))
         part.rows.extend(self._rows(forks, inherited))
@@ -151,7 +179,7 @@ class _Reader:
     ) -> tuple[AttributeColumn, AbstractSet[int]]:
         """Return an attribute of runs in order, and which of them have a text that is not in the index."""
         found: list[Any] = []
-        for batch in batches(keys, _SERIES_AT_ONCE if type_ == _FLOAT_SERIES else _MOST_VALUES):
+        for batch in batches(keys, _SERIES_AT_ONCE if type_ == _FLOAT_SERIES else MOST_VALUES):
             query = _COLUMNS[type_].where(about(self._connection, attributes.c.run_id, batch))
             found += self._connection.execute(query, {"project_id": project_id, "name": name})
         wanted = frozenset(keys)
@@ -160,18 +188,13 @@ class _Reader:
             found = [row for row in found if row[0] in wanted]
             found_keys = [row[0] for row in found]
         if type_ == _FLOAT_SERIES:
-            self._take(size_of(found))
             return AttributeColumn(name, type_, found_keys, found), frozenset()
         values = [row[1] for row in found]
         long: frozenset[int] = frozenset()
-        size = len(values) * (ROW_BYTES + len(name))
-        if type_ in _TEXTS:
-            if None in values:
-                long = frozenset(key for key, text in found if text is None)
-                found_keys = [key for key, text in found if text is not None]
-                values = [text for text in values if text is not None]
-            size = len(values) * (ROW_BYTES + len(name)) + sum(map(len, values))
-        self._take(size)
+        if type_ in _TEXTS and None in values:
+            long = frozenset(key for key, text in found if text is None)
+            found_keys = [key for key, text in found if text is not None]
+            values = [text for text in values if text is not None]
         return AttributeColumn(name, type_, found_keys, values), long
 
     def _rows(self, some_runs: Sequence[RunRow], names: Collection[str]) -> Iterator[RunValues]:

@@ -5,6 +5,7 @@ Ten thousand of them are one answer: reading costs what is done for each row, an
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from neptune_api.server import limits
+from neptune_api.server.store.key_conditions import among
 from neptune_api.server.store.lineage import batches, lineages
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, runs, series
@@ -32,7 +33,7 @@ from neptune_api.server.store.series import (
 from neptune_api.v1.queries_pb2 import AttributeType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from neptune_api.server.store.series import FloatSummaries
 
@@ -69,6 +70,11 @@ class AttributeFilter:
     def is_empty(self) -> bool:
         """True when nothing can pass."""
         return self.names == frozenset() or self.types == frozenset()
+
+    @property
+    def plain_names(self) -> frozenset[str]:
+        """The names, if they alone tell what passes; empty otherwise."""
+        return self.names if self.names and self.types is None and self.matches is None else frozenset()
 
     def passes(self, name: str) -> bool:
         """Tell whether the name passes."""
@@ -134,23 +140,23 @@ class _Found(NamedTuple):
 def page_of_values(
     connection: sa.Connection,
     project_id: int,
-    numbers: Collection[int] | None,
+    numbers: Sequence[int] | None,
     which: AttributeFilter,
     summaries: FloatSummaries,
+    after: Place,
     *,
-    after: Place | None = None,
     limit: int,
+    max_bytes: int,
 ) -> tuple[list[RunValues], Place | None]:
-    """Return attributes of a project's runs, by run and name, and where the page ends; None for the last page.
+    """Return attributes behind a place of a project's runs, by run and name, and where they end; None for everywhere.
 
-    `numbers` are those of the runs, None is all. A page has at most `limit` attributes, fewer when they are large.
+    `numbers` are those of the runs, ascending; None is all. There are at most `limit` attributes, fewer when they are
+    large, but one at least.
     """
     page: list[_Found] = []
-    if which.is_empty:
-        return [], None
-    room = _Room(limit, limits.MAX_VALUES_PAGE_BYTES)
+    room = _Room(limit, max_bytes)
     inherited = _Inheritance(connection, which)
-    for batch in _batches_of_runs(connection, project_id, numbers, 0 if after is None else after.number):
+    for batch in _batches_of_runs(connection, project_id, numbers, after.number):
         found = _values(connection, batch, which, inherited, after, room)
         fitting = room.take(found)
         page += fitting
@@ -258,22 +264,26 @@ def _summed_up(connection: sa.Connection, found: Sequence[_Found], summaries: Fl
     ]
 
 
-def _batches_of_runs(
-    connection: sa.Connection, project_id: int, numbers: Collection[int] | None, first: int
-) -> Iterator[list[RunRow]]:
+def runs_from(
+    connection: sa.Connection, project_id: int, numbers: Sequence[int] | None, first: int, size: int
+) -> list[RunRow]:
+    """Return the runs of a project with the next numbers, of those given (ascending) or of all; fewer at the end."""
     query = RUNS.where(runs.c.project_id == project_id).order_by(runs.c.number)
-    size = _FIRST_BATCH
     if numbers is None:
-        while batch := connection.execute(query.where(runs.c.number >= first).limit(size)).all():
-            yield [RunRow(*row) for row in batch]
-            first = batch[-1].number + 1
-            size = min(size * _GROWTH, _LAST_BATCH)
-        return
-    left = sorted(number for number in set(numbers) if number >= first)
-    while left:
-        rows = connection.execute(query.where(runs.c.number.in_(left[:size]))).all()
-        yield [RunRow(*row) for row in rows]
-        left = left[size:]
+        query = query.where(runs.c.number >= first).limit(size)
+    else:
+        begin = bisect_left(numbers, first)
+        query = query.where(among(connection, runs.c.number, numbers[begin : begin + size]))
+    return [RunRow(*row) for row in connection.execute(query)]
+
+
+def _batches_of_runs(
+    connection: sa.Connection, project_id: int, numbers: Sequence[int] | None, first: int
+) -> Iterator[list[RunRow]]:
+    size = _FIRST_BATCH
+    while batch := runs_from(connection, project_id, numbers, first, size):
+        yield batch
+        first = batch[-1].number + 1
         size = min(size * _GROWTH, _LAST_BATCH)
 
 
