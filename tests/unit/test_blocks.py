@@ -234,11 +234,11 @@ def test_any_bytes_are_refused_or_are_what_protobuf_reads(batch: bytes) -> None:
 
 MIXED = b"".join(
     (
-        batch_of(["a", "bb"], 3),
+        batch_of(["m", "a", "bb"], 3),
         message(snapshot({"text": "x"}, 4, assign={"lr": 0.1})),
-        batch_of(["aa", "b"], 2, first=5),
+        batch_of(["m", "aa", "b"], 2, first=5),
         message(snapshot({"a": math.nan}, 8, preview=0.5), snapshot({"a": 1.0})),
-        batch_of(["a", "bb"], 2, first=9),
+        batch_of(["m", "a", "bb"], 2, first=9),
     )
 )
 
@@ -286,9 +286,19 @@ def test_blocks_share_the_layout_they_have_in_common() -> None:
     assert len(layouts) == 1
 
 
+def test_series_of_several_ranks_are_blocks_each_time() -> None:
+    decoder = BlockDecoder()
+    ranks = [[f"rank-{rank}/{name}" for name in ("loss", "norm")] for rank in range(4)]
+    batches = [batch_of(paths, 2, first) for first in (1, 3, 5) for paths in ranks]
+    layouts = [item.layout for batch in batches for item in decoder.decode(batch) if isinstance(item, Block)]
+    assert [layout.paths for layout in layouts] == [*map(tuple, ranks)] * 3
+    assert len(set(map(id, layouts))) == 4
+    assert len({len(layout.fixed) for layout in layouts}) == 1
+
+
 def test_what_lies_between_blocks_stays_between_them() -> None:
     kinds = [type(item) for item in BlockDecoder().decode(MIXED)]
-    # The second layout is as long as the first: its snapshots are messages until it has been learned.
+    # The second layout is as long as the first, and begins alike: its snapshots are messages until it has been learned.
     assert kinds[0] is Block
     assert kinds[1] is pb.UpdateRunSnapshot
     assert_agrees(BlockDecoder(), MIXED)
@@ -304,7 +314,9 @@ def test_values_are_kept_to_the_bit() -> None:
     assert block.values.tobytes() == struct.pack(f"<{len(values)}d", *values)
 
 
-@pytest.mark.parametrize("orders", list(itertools.product([("a", "bb"), ("bb", "a"), ("aa", "b")], repeat=3)))
+@pytest.mark.parametrize(
+    "orders", list(itertools.product([("m", "a", "bb"), ("m", "bb", "a"), ("bb", "m", "a")], repeat=3))
+)
 def test_equal_lengths_of_other_series_are_told_apart(orders: tuple[tuple[str, ...], ...]) -> None:
     decoder = BlockDecoder()
     for paths in orders:
@@ -381,7 +393,7 @@ def test_a_layout_larger_than_the_memory_for_all_is_kept_alone(monkeypatch: pyte
 
 def test_forgotten_layouts_give_their_memory_back() -> None:
     decoder = BlockDecoder()
-    for paths in (("a", "bb"), ("bb", "a")) * 20:
+    for paths in (("m", "a", "bb"), ("m", "bb", "a")) * 20:
         assert_agrees(decoder, batch_of(paths, 1))
         assert decoder._size == sum(layout.size for layout in decoder._layouts.values())
     assert len(decoder._layouts) <= 1
@@ -389,7 +401,7 @@ def test_forgotten_layouts_give_their_memory_back() -> None:
 
 def test_eight_threads_share_a_decoder() -> None:
     decoder = BlockDecoder()
-    orders = [["a", "bb"], ["bb", "a"], ["aa", "b"], ["m/1", "m/2", "m/3"]]
+    orders = [["m", "a", "bb"], ["m", "bb", "a"], ["bb", "m", "a"], ["m/1", "m/2", "m/3"]]
     messages = [MIXED, *(b"".join(batch_of(paths, 3) for paths in order) for order in itertools.permutations(orders))]
     expected = [said_by_protobuf(batch) for batch in messages]
 

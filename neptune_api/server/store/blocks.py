@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from neptune_api.server.store.columns import FloatArray, Int64Array
 
+    _Sign = tuple[int, bytes]
+
 # Wire format: tags of the fields of UpdateRunSnapshots, UpdateRunSnapshot and of an entry of its map `append`.
 _SNAPSHOT: Final = 0x0A
 _STEP: Final = 0x0A
@@ -37,6 +39,8 @@ _APPEND: Final = 0x42
 _KEY: Final = 0x0A
 _FLOAT_VALUE: Final = b"\x12\x09\x09"  # Value value = 2, of 9 bytes; double float64 = 1
 _DOUBLE: Final = 8
+# Of the first path of a layout, how much tells it from others.
+_SIGN_BYTES: Final = 1024
 # Layouts of ten thousand series take about 3 MB each.
 _LAYOUT_BYTES: Final = 64 * 1024 * 1024
 
@@ -133,8 +137,8 @@ class BlockDecoder:
     """
 
     def __init__(self) -> None:
-        # The layout met last for each length of the region of appends.
-        self._layouts: OrderedDict[int, Layout] = OrderedDict()
+        # The layout met last for each sign of a region of appends.
+        self._layouts: OrderedDict[_Sign, Layout] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
@@ -174,33 +178,46 @@ class BlockDecoder:
         if block is not None:
             yield block
             return
-        # The lengths were equal by chance: the layout is of other series.
+        # The signs were equal by chance: the layout is of other series.
         if rows is not None:
-            self._forget(len(rows.regions[0]))
+            self._forget(_sign(rows.regions[0]))
         for snapshot, _ in waiting:
             yield pb.UpdateRunSnapshot.FromString(bytes(snapshot))
 
     def _layout(self, snapshot: memoryview, start: int) -> Layout | None:
-        length = len(snapshot) - start
+        sign = _sign(snapshot[start:])
         with self._lock:
-            layout = self._layouts.get(length)
+            layout = self._layouts.get(sign)
             if layout is not None:
-                self._layouts.move_to_end(length)
+                self._layouts.move_to_end(sign)
                 return layout
         layout = Layout.learn(bytes(snapshot[start:]))
         if layout is None:
             return None
         with self._lock:
-            self._size += layout.size - (self._layouts[length].size if length in self._layouts else 0)
-            self._layouts[length] = layout
+            self._size += layout.size - (self._layouts[sign].size if sign in self._layouts else 0)
+            self._layouts[sign] = layout
             while self._size > _LAYOUT_BYTES and len(self._layouts) > 1:
                 self._size -= self._layouts.popitem(last=False)[1].size
         return layout
 
-    def _forget(self, length: int) -> None:
+    def _forget(self, sign: _Sign) -> None:
         with self._lock:
-            layout = self._layouts.pop(length, None)
+            layout = self._layouts.pop(sign, None)
             self._size -= 0 if layout is None else layout.size
+
+
+def _sign(region: memoryview) -> _Sign:
+    """Return what regions of the same series have in common and others mostly do not: their length, the first path.
+
+    Of processes that log the same under names of their own, such as ranks, regions are equally long.
+    """
+    try:
+        _, position = varint(region, 1)
+        length, position = varint(region, position + 1)
+    except IndexError:
+        return len(region), b""
+    return len(region), bytes(region[position : position + min(length, _SIGN_BYTES)])
 
 
 def _head(snapshot: memoryview) -> tuple[int, int, int] | None:
