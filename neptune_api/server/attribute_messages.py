@@ -12,6 +12,8 @@ from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from neptune_api._wire import encode_varint
 from neptune_api.server.point_messages import point_value
 from neptune_api.server.store import rules, steps
@@ -65,18 +67,21 @@ _UINT64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _double: Final = struct.Struct("<d").pack
 _summary: Final = struct.Struct("<cdcdcdcdcdcd").pack
 # Rows as they come from the database look each name up again.
-_name_and_type: Final = itemgetter(AttributeRow._fields.index("name"), AttributeRow._fields.index("type"))
+_NAME_PLACE: Final = AttributeRow._fields.index("name")
+_name_and_type: Final = itemgetter(_NAME_PLACE, AttributeRow._fields.index("type"))
 _last_step, _last_payload, _int_value, _float_value, _text_value, _mime_type = (
     itemgetter(AttributeRow._fields.index(name))
     for name in ("last_step", "last_payload", "int_value", "float_value", "text_value", "mime_type")
 )
 
 
-def encode_attributes(rows: Iterable[AttributeRow], tag: bytes, *, longest: int | None = None) -> list[bytes]:
+def encode_attributes(rows: Sequence[AttributeRow], tag: bytes, *, longest: int | None = None) -> list[bytes]:
     """Return a field with this tag for each row, which holds a serialized Attribute.
 
     Of texts of strings and string series it has the `longest` first characters.
     """
+    if rows and len(rows[0]) == SUMMARY_FIELDS:
+        return _encode_summaries(rows, tag)
     fields = []
     for row in rows:
         name, type_ = _name_and_type(row)
@@ -88,6 +93,46 @@ def encode_attributes(rows: Iterable[AttributeRow], tag: bytes, *, longest: int 
             attribute = head + message + _VARINTS[len(value)] + value
         fields.append(tag + _VARINTS[len(attribute)] + attribute)
     return fields
+
+
+def _encode_summaries(rows: Sequence[Any], tag: bytes) -> list[bytes]:
+    """Return what encode_attributes does, for rows of SUMMARIES."""
+    type_field, message, _ = _ENCODINGS[T.ATTRIBUTE_TYPE_FLOAT_SERIES]
+    fields = []
+    # What stands before the path, which comes twice, by its length and that of the summary.
+    beginnings: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+    for row, summary in zip(rows, _summaries(rows), strict=True):
+        path = row[_NAME_PLACE].encode()
+        found = beginnings.get((len(path), len(summary)))
+        if found is None:
+            begin = _NAME + _VARINTS[len(path)]
+            head = len(begin) + len(path) + len(type_field)
+            middle = message + _VARINTS[head + len(summary)]
+            first = tag + _VARINTS[2 * head + len(middle) + len(summary)]
+            found = beginnings[len(path), len(summary)] = first + begin, type_field + middle + begin
+        fields.append(b"".join((found[0], path, found[1], path, type_field, summary)))
+    return fields
+
+
+def _summaries(rows: Sequence[Any]) -> list[bytes]:
+    """Return what the messages of float series have beside name and type, of rows of SUMMARIES."""
+    _, _, _, last_steps, has_previews, *numbers = zip(*rows, strict=True) if rows else ((),) * SUMMARY_FIELDS
+    if None in last_steps:
+        return [_encode_float_series(row, None) for row in rows]
+    last, count, minimum, maximum, total, deviations = (np.array(column, np.float64) for column in numbers)
+    means = np.full((2, len(rows)), _NAN)
+    np.divide((total, deviations), count, out=means, where=count > 0)
+    columns = (steps.to_double(np.array(last_steps, np.int64)), last, minimum, maximum, *means)
+    records = np.empty((len(rows), len(_SUMMARY)), [("tag", "S1"), ("value", "<f8")])
+    records["tag"] = _SUMMARY
+    records["value"] = np.stack(columns, axis=1)
+    summaries: list[bytes] = records.view(f"V{records[0].nbytes}")[:, 0].tolist() if rows else []
+    if any(has_previews):
+        return [
+            summary + _HAS_PREVIEW if has_preview else summary
+            for summary, has_preview in zip(summaries, has_previews, strict=True)
+        ]
+    return summaries
 
 
 def encode_by_run(part: Part, tag: bytes, *, longest: int | None = None) -> Iterable[tuple[int, Sequence[bytes]]]:
@@ -108,7 +153,7 @@ def encode_by_run(part: Part, tag: bytes, *, longest: int | None = None) -> Iter
 
 
 def encode_column(
-    name: str, type_: int, values: Iterable[Any], tag: bytes, *, longest: int | None = None
+    name: str, type_: int, values: Sequence[Any], tag: bytes, *, longest: int | None = None
 ) -> list[bytes]:
     """Return a field with this tag for each value of one attribute, which holds a serialized Attribute.
 
@@ -117,6 +162,9 @@ def encode_column(
     if type_ == T.ATTRIBUTE_TYPE_STRING:
         beginnings = _Beginnings(name, type_, tag, _TEXT)
         contents = [text[:longest].encode() for text in values]
+    elif type_ == T.ATTRIBUTE_TYPE_FLOAT_SERIES:
+        beginnings = _Beginnings(name, type_, tag)
+        contents = _summaries(values)
     else:
         beginnings = _Beginnings(name, type_, tag)
         encode = _VALUE_ENCODERS[type_]
