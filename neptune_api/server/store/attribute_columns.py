@@ -8,7 +8,7 @@ inherit, comes in rows.
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import chain, compress
+from itertools import compress, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -131,7 +131,8 @@ def read(
         types = {name: reader.types(project_id, name) for name in sorted(names)}
         for batch in batches(theirs, at_once):
             yield reader.part(project_id, batch, types)
-    for values in reader.rows(few, names):
+    rows = reader.rows(few, names)
+    while values := list(islice(rows, FEWEST_RUNS)):
         yield Part([run.key for run, _ in values], [], values)
 
 
@@ -169,9 +170,10 @@ class _Reader:
                 part.columns.append(column)
                 self._take(column.size)
                 long |= without_text
-            part.rows.extend(self._rows([run for run in some_runs if run.key in long], [name]))
-        part.rows.extend(self._rows(forks, inherited))
-        part.rows.extend(self._rows(some_runs, other))
+            if long:
+                part.rows.extend(self.rows([run for run in some_runs if run.key in long], [name]))
+        part.rows.extend(self.rows(forks, inherited))
+        part.rows.extend(self.rows(some_runs, other))
         return part
 
     def _column(
@@ -181,7 +183,7 @@ class _Reader:
         found: list[Any] = []
         for batch in batches(keys, _SERIES_AT_ONCE if type_ == _FLOAT_SERIES else MOST_VALUES):
             query = _COLUMNS[type_].where(about(self._connection, attributes.c.run_id, batch))
-            found += self._connection.execute(query, {"project_id": project_id, "name": name})
+            found += self._connection.execute(query, {"project_id": project_id, "name": name}).all()
         wanted = frozenset(keys)
         found_keys: Sequence[int] = [row[0] for row in found]
         if not wanted.issuperset(found_keys):
@@ -197,16 +199,13 @@ class _Reader:
             values = [text for text in values if text is not None]
         return AttributeColumn(name, type_, found_keys, values), long
 
-    def _rows(self, some_runs: Sequence[RunRow], names: Collection[str]) -> Iterator[RunValues]:
-        return chain.from_iterable(self.rows(some_runs, names)) if some_runs and names else iter(())
-
-    def rows(self, some_runs: Sequence[RunRow], names: Collection[str]) -> Iterator[list[RunValues]]:
-        """Yield attributes of runs, many at a time."""
+    def rows(self, some_runs: Sequence[RunRow], names: Collection[str]) -> Iterator[RunValues]:
+        """Yield attributes of runs, which are read many at a time."""
         which = AttributeFilter(frozenset(names))
         found = values_of_runs(self._connection, some_runs, which, self._summaries, max_bytes=self._left)
         for values in found:
-            self._take(sum(size_of(item.rows) for item in values))
-            yield values
+            self._take(sum(size_of(rows) for _, rows in values))
+            yield from values
 
     def _take(self, size: int) -> None:
         self._left -= size
