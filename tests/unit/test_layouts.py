@@ -241,6 +241,16 @@ def test_layouts_take_bounded_room(bench: Bench, monkeypatch: pytest.MonkeyPatch
     assert kinds(bench)[-1] is Kind.BLOCK
 
 
+def test_a_layout_larger_than_the_room_for_all_takes_it_from_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layouts_, "_MOST_BYTES", 120_000)
+    submit(bench, *(wide(step) for step in range(4)))
+    submit(bench, *(wide(step, [f"{path}/{number}" for path in PATHS for number in range(5)]) for step in range(4)))
+    assert kinds(bench) == [Kind.RUN_OPERATION] * FIRST_KEPT + [Kind.BLOCK] * 2 + [Kind.RUN_OPERATION] * 4
+    assert not bench.store._log.layouts.is_full
+
+
 def test_a_busy_server_makes_room(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts_, "_MOST_BYTES", 120_000)
     with Bench(location, durable=False) as bench:

@@ -102,7 +102,8 @@ class LayoutShelf:
         with self._lock:
             if layout.key in self._stored:
                 return True
-            if len(layout.fixed) < _LEAST_BYTES:
+            # One that is larger than all that is kept would never find room.
+            if len(layout.fixed) < _LEAST_BYTES or layout.size > _MOST_BYTES:
                 return False
             met = self._met[layout.key] = self._met.pop(layout.key, 0) + 1
             if len(self._met) > _MOST_MET:
