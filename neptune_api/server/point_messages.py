@@ -40,6 +40,8 @@ _COLUMNS: Final = b"\x12"
 _LAST: Final = b"\x18\x01"
 # A negative integer is a varint of 10 bytes.
 _MAX_VARINT: Final = 10
+# Every field is written for itself: of so many points what one leaves in the processor's cache is there for the next.
+_RECORDS_AT_ONCE: Final = 65_536
 
 
 def encode_float_series(request_ids: Sequence[str], pages: Sequence[FloatPage]) -> Iterator[bytes | memoryview]:
@@ -94,7 +96,14 @@ def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) 
         ]
     )
     records = np.empty(len(points), record)
-    records["head"] = (_VALUES, record.itemsize - 2, _TIMESTAMP)
+    for first in range(0, len(points), _RECORDS_AT_ONCE):
+        some = slice(first, first + _RECORDS_AT_ONCE)
+        _fill(records[some], points[some], None if ratios is None else ratios[some])
+    return records.view(np.uint8).data
+
+
+def _fill(records: npt.NDArray[np.void], points: FloatColumns, ratios: FloatArray | None) -> None:
+    records["head"] = (_VALUES, records.itemsize - 2, _TIMESTAMP)
     write_varints(records["timestamp"], points.timestamps)
     records["step_tag"] = _STEP
     records["step"] = steps.to_double(points.steps)
@@ -107,7 +116,6 @@ def encode_float_points(points: FloatColumns, ratios: FloatArray | None = None) 
         records["preview"][:, 0] = _IS_PREVIEW
         records["preview"][:, 1] = is_preview
         records["ratio"][is_preview] = ratios[is_preview]
-    return records.view(np.uint8).data
 
 
 def encode_piece(piece: Piece) -> bytes:
