@@ -270,6 +270,22 @@ def test_starting_removes_what_nothing_refers_to(location: Path | str) -> None:
         assert stored(bench) == 0
 
 
+def test_a_disk_without_space_to_remove_something_does_not_keep_a_server_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Bench(tmp_path, durable=False) as bench:
+        bench.apply_one(create())
+        bench.results(submit(bench, *(wide(step) for step in range(4))))
+    bench = Bench(tmp_path, durable=False)
+    with bench.database.write() as connection:
+        fail = "SELECT RAISE(ABORT, 'database or disk is full')"
+        connection.exec_driver_sql(f"CREATE TRIGGER full BEFORE DELETE ON layouts BEGIN {fail}; END")
+    with bench:
+        assert "disk is full" in caplog.text
+        assert len(bench.content("run").points[PATHS[0]]) == 4
+        assert stored(bench) == 1
+
+
 def test_what_another_process_stored_is_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for turn in range(3):
         submit(bench, *(wide(step, PATHS[turn:]) for step in range(3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from neptune_api.server.store.applier import Applier
 from neptune_api.server.store.blocks import Block, BlockDecoder
 from neptune_api.server.store.envelopes import Envelope
+from neptune_api.server.store.faults import DiskFullError
 from neptune_api.server.store.oplog import KeyTakenError, Kind, OperationLog, Outcome, Submission
 from neptune_api.v1 import ingest_pb2 as pb
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KeyTakenError", "Outcome", "Store", "Submission"]
 
+_LOG: Final = logging.getLogger(__name__)
 _STOP_SECONDS: Final = 0.7
 _LOOK_SECONDS: Final = 1.0
 
@@ -61,7 +64,11 @@ class Store:
 
     def start(self) -> None:
         """Begin to apply, what an earlier server left in the log first."""
-        self._log.forget()
+        try:
+            self._log.forget()
+        except DiskFullError as fault:
+            # To remove something takes a little space as well, and what there is can still be read.
+            _LOG.warning("Nothing is tidied up before the start: %s", fault)
         self._applier.start()
 
     def close(self) -> None:
