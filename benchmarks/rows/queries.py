@@ -319,39 +319,48 @@ class Queries:
         with NeptuneQuery.beside(self._bench, environ=environ) as client:
             if client is None:
                 return
-            for name, what, expression in (
-                ("list-runs", "runs.list_runs()", "runs.list_runs()"),
-                ("list-experiments", "list_experiments()", "neptune_query.list_experiments()"),
-                (
-                    "runs-table",
-                    "runs.fetch_runs_table() of one config",
-                    "runs.fetch_runs_table(attributes=['config/float_0'])",
-                ),
-            ):
-
-                def listing(expression: str = expression) -> float:
-                    return client.call(expression, size=shape.runs)
-
-                text = f"{client.name}, {what}, {shape.runs:,} runs"
-                yield self._timed(name, text, listing, Budget(3, at_most=True), is_clocked=True, rounds=3)
-            expression = (
+            listing = Budget(3, at_most=True)
+            yield from self._asked(client, "list-runs", "runs.list_runs()", shape.runs, "runs", listing)
+            yield from self._asked(
+                client, "list-experiments", "neptune_query.list_experiments()", shape.runs, "runs", listing
+            )
+            # Without a budget: most of the time goes into neptune-query's making of the table.
+            table = f"runs.fetch_runs_table(attributes=['{_SORT}'])"
+            yield from self._asked(client, "runs-table", table, shape.runs, "runs")
+            metrics = (
                 f"runs.fetch_metrics(project='{self._workspace}/{PROJECT}', runs=['{run_id}'], "
                 "attributes=['metrics/long'])"
             )
-            used: list[float] = []
-
-            def fetching() -> float:
-                before = cpu_seconds(self._server.pid)
-                seconds = client.call(expression, size=points)
-                used.append(max(cpu_seconds(self._server.pid) - before, _LEAST_CPU))
-                return seconds
-
-            what = f"{client.name}, runs.fetch_metrics(), {points:,} points of one series"
-            yield self._timed("fetch-metrics", what, fetching, Budget(2, at_most=True), is_clocked=True, rounds=5)
-            what = "CPU of the server for that"
-            yield Row(self._name("fetch-metrics-cpu"), self._what(what), "s", tuple(used), Budget(0.3, at_most=True))
+            seconds, cpu = Budget(2, at_most=True), Budget(0.3, at_most=True)
+            yield from self._asked(client, "fetch-metrics", metrics, points, "points", seconds, cpu, rounds=5)
         what = "Memory of the server, at most, while neptune-query asks"
         yield Row(self._name("memory-released"), self._what(what), "B", (float(self._peak),), _MEMORY)
+
+    def _asked(
+        self,
+        client: NeptuneQuery,
+        name: str,
+        expression: str,
+        size: int,
+        things: str,
+        budget: Budget | None = None,
+        cpu_budget: Budget | None = None,
+        *,
+        rounds: int = 3,
+    ) -> Iterator[Row]:
+        """Measure a call of neptune-query that returns `size` things, and what the server does for it."""
+        used: list[float] = []
+
+        def asking() -> float:
+            before = cpu_seconds(self._server.pid)
+            seconds = client.call(expression, size=size)
+            used.append(max(cpu_seconds(self._server.pid) - before, _LEAST_CPU))
+            return seconds
+
+        call = re.sub(r"\(.*", "()", expression)
+        what = f"{client.name}, {call}, {size:,} {things}"
+        yield self._timed(name, what, asking, budget, is_clocked=True, rounds=rounds)
+        yield Row(self._name(f"{name}-cpu"), self._what("CPU of the server for that"), "s", tuple(used), cpu_budget)
 
     def _timed(
         self,
