@@ -64,16 +64,17 @@ def found_in(pattern: str, texts: Sequence[str]) -> BoolArray:
     match, by_line = _matcher(pattern), _line_searchers(pattern)
     for first in range(0, len(texts), _LINES):
         some, place = texts[first : first + _LINES], holds[first : first + _LINES]
-        lines = "" if by_line is None else "\n".join(some)
-        if by_line is None or len(lines) > _MAX_LINES_SIZE:
+        # Counted before they are joined: there may be texts of a mebibyte among them.
+        if by_line is None or sum(map(len, some)) > _MAX_LINES_SIZE:
             place[:] = [match(text) is not None for text in some]
         else:
-            _find_lines(by_line, match, some, lines, place)
+            _find_lines(by_line, match, some, place)
     return holds
 
 
-def _find_lines(by_line: _LineSearchers, match: Match, texts: Sequence[str], lines: str, holds: BoolArray) -> None:
+def _find_lines(by_line: _LineSearchers, match: Match, texts: Sequence[str], holds: BoolArray) -> None:
     """Tell which of some texts an expression is found in, as lines of one text."""
+    lines = "\n".join(texts)
     several: list[int] = []
     if lines.count("\n") >= len(texts):
         several = [place for place, text in enumerate(texts) if "\n" in text]

@@ -7,6 +7,7 @@ import random
 import re
 import statistics
 import time
+import tracemalloc
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -436,6 +437,16 @@ def test_many_texts_are_searched_as_each_is(
         patch.setattr(regexes, "_IN_A_ROW", in_a_row)
         patch.setattr(regexes, "_TRIAL", trial)
         assert regexes.found_in(pattern, texts).tolist() == [search_(text) for text in texts]
+
+
+def test_long_texts_are_not_copied_into_one() -> None:
+    texts = ["x" * 1_000_000] * 100
+    tracemalloc.start()
+    try:
+        assert not regexes.found_in("yz", texts).any()
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=300, deadline=None)
