@@ -328,6 +328,19 @@ def test_a_damaged_layout_is_told(bench: Bench) -> None:
                 LayoutShelf().get(connection, key)
 
 
+def test_a_damaged_layout_is_mended_by_the_next_operation_of_its_kind(location: Path | str) -> None:
+    with Bench(location, durable=False) as bench:
+        bench.apply_one(create())
+    with contextlib.closing(Bench(location, durable=False)) as bench:
+        ids = submit(bench, *(wide(step) for step in range(4)))
+        with bench.database.write() as connection:
+            connection.execute(schema.layouts.update().values(region=b"nothing"))
+    with contextlib.closing(Bench(location, durable=False)) as bench:
+        ids += submit(bench, *(wide(step) for step in range(4, 8)))
+    with Bench(location, durable=False) as bench:
+        assert bench.results(ids) == [{"OK": len(PATHS)}] * 8
+
+
 def settle_all(bench: Bench) -> None:
     with bench.database.write() as connection:
         bench.store._log.settle(connection, [(item, b"", None) for item in pending(bench)])

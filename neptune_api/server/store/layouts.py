@@ -113,9 +113,13 @@ class LayoutShelf:
             if self._size + layout.size > _MOST_BYTES:
                 self._is_full = True
                 return False
-            # Another process, or this one before it was restarted, may have stored it.
-            if connection.scalar(sa.select(sa.func.count()).where(layouts.c.key == layout.key)) == 0:
-                connection.execute(layouts.insert().values(key=layout.key, region=bytes(layout.fixed)))
+            # Another process, or this one before it was restarted, may have stored it. What is damaged is mended.
+            it, region = layouts.c.key == layout.key, bytes(layout.fixed)
+            known = connection.scalar(sa.select(layouts.c.region).where(it))
+            if known is None:
+                connection.execute(layouts.insert().values(key=layout.key, region=region))
+            elif known != region:
+                connection.execute(layouts.update().where(it).values(region=region))
             self._stored[layout.key] = layout
             self._size += layout.size
             return True
