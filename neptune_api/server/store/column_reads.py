@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import steps
 from neptune_api.server.store.columns import FloatColumns
 from neptune_api.server.store.damage import tail_columns
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.point_pages import clip, lies_in, preview_columns, touches
 from neptune_api.server.store.schema import tails
-from neptune_api.server.store.series import ChunkSpan, load_chunks, previews_after, stored_spans
+from neptune_api.server.store.series import ChunkSpan, load_floats, previews_after, stored_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -192,7 +191,7 @@ class _Ahead:
             if size >= _POINTS_AHEAD or len(self._waiting) == _CHUNKS_AHEAD:
                 break
         keys = dict.fromkeys(span.key for span in self._waiting if span.key > 0)
-        self._chunks = {key: columns_.decode_floats(chunk) for key, chunk in load_chunks(self._connection, list(keys))}
+        self._chunks = dict(load_floats(self._connection, list(keys)))
 
 
 class _Tails:
