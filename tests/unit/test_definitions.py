@@ -101,3 +101,15 @@ def test_a_place_may_be_anywhere(bench: Bench) -> None:
                 place = (name, type_)
                 found, _ = definitions.page(connection, [bench.project_id], None, after=place, limit=1_000)
                 assert found == [item for item in expected if item > place]
+
+
+def test_names_lie_as_they_are_stored(bench: Bench) -> None:
+    """PostgreSQL has this character as two, of which the second one is a digit; others go before and behind it."""
+    names = [f"mark/\ufdd0{end}" for end in ("", "-", "/", "0", "2", "a", "\ufdd0", "\ufdd0-")]
+    bench.apply_one(operations.assign(dict.fromkeys(names, 1), run="r0"))
+    with bench.database.read() as connection:
+        there = all_of(connection)
+        for place, (name, type_) in enumerate(there):
+            if name in names:
+                walked = definitions._walk(connection, bench.project_id, (name, type_), 4)
+                assert list(zip(walked.names, map(ord, walked.types), strict=True)) == there[place + 1 :][:4]

@@ -187,7 +187,8 @@ def _walk(connection: sa.Connection, project_id: int, place: Definition, count: 
         return sa.func.coalesce(next_type, theirs.where(found.c.name > name).scalar_subquery())
 
     first, later = attributes.alias(), attributes.alias()
-    begin = sa.select(first.c.name, first.c.type).where(first.c.id == next_key(*map(sa.literal, place)))
+    name, type_ = sa.literal(place[0], first.c.name.type), sa.literal(place[1], first.c.type.type)
+    begin = sa.select(first.c.name, first.c.type).where(first.c.id == next_key(name, type_))
     walk = begin.cte("walk", recursive=True)
     on = later.c.id == next_key(walk.c.name, walk.c.type)
     walk = walk.union_all(sa.select(later.c.name, later.c.type).join_from(walk, later, on))
