@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import defaultdict
-from itertools import repeat
+from itertools import islice, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,12 +61,15 @@ class _Varints(dict[int, bytes]):
 
 
 _VARINTS: Final = _Varints((number, encode_varint(number)) for number in range(2048))
+# Of fewer series, summaries are written one by one in less time.
+_MANY_SUMMARIES: Final = 32
 _NAN: Final = math.nan
 _ZERO: Final = bytes(8)
 _UINT64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _double: Final = struct.Struct("<d").pack
 _summary: Final = struct.Struct("<cdcdcdcdcdcd").pack
 # Rows as they come from the database look each name up again.
+_LAST_STEP_PLACE: Final = AttributeRow._fields.index("last_step")
 _NAME_PLACE: Final = AttributeRow._fields.index("name")
 _name_and_type: Final = itemgetter(_NAME_PLACE, AttributeRow._fields.index("type"))
 _last_step, _last_payload, _int_value, _float_value, _text_value, _mime_type = (
@@ -80,7 +83,7 @@ def encode_attributes(rows: Sequence[AttributeRow], tag: bytes, *, longest: int 
 
     Of texts of strings and string series it has the `longest` first characters.
     """
-    if rows and len(rows[0]) == SUMMARY_FIELDS:
+    if len(rows) >= _MANY_SUMMARIES and set(map(len, rows)) == {SUMMARY_FIELDS}:
         return _encode_summaries(rows, tag)
     fields = []
     for row in rows:
@@ -116,17 +119,18 @@ def _encode_summaries(rows: Sequence[Any], tag: bytes) -> list[bytes]:
 
 def _summaries(rows: Sequence[Any]) -> list[bytes]:
     """Return what the messages of float series have beside name and type, of rows of SUMMARIES."""
-    _, _, _, last_steps, has_previews, *numbers = zip(*rows, strict=True) if rows else ((),) * SUMMARY_FIELDS
-    if None in last_steps:
+    columns = list(zip(*rows, strict=True)) if len(rows) >= _MANY_SUMMARIES else []
+    if not columns or None in columns[_LAST_STEP_PLACE]:
         return [_encode_float_series(row, None) for row in rows]
+    _, _, _, last_steps, has_previews, *numbers = columns
     last, count, minimum, maximum, total, deviations = (np.array(column, np.float64) for column in numbers)
     means = np.full((2, len(rows)), _NAN)
     np.divide((total, deviations), count, out=means, where=count > 0)
-    columns = (steps.to_double(np.array(last_steps, np.int64)), last, minimum, maximum, *means)
+    doubles = (steps.to_double(np.array(last_steps, np.int64)), last, minimum, maximum, *means)
     records = np.empty((len(rows), len(_SUMMARY)), [("tag", "S1"), ("value", "<f8")])
     records["tag"] = _SUMMARY
-    records["value"] = np.stack(columns, axis=1)
-    summaries: list[bytes] = records.view(f"V{records[0].nbytes}")[:, 0].tolist() if rows else []
+    records["value"] = np.stack(doubles, axis=1)
+    summaries: list[bytes] = records.view(f"V{records[0].nbytes}")[:, 0].tolist()
     if any(has_previews):
         return [
             summary + _HAS_PREVIEW if has_preview else summary
@@ -141,7 +145,9 @@ def encode_by_run(part: Part, tag: bytes, *, longest: int | None = None) -> Iter
     Of what a run does not have there may be an empty field, and runs that have nothing may be left out.
     """
     if not part.columns:
-        return ((run.key, encode_attributes(rows, tag, longest=longest)) for run, rows in part.rows)
+        every = [row for _, rows in part.rows for row in rows]
+        fields = iter(encode_attributes(every, tag, longest=longest))
+        return ((run.key, list(islice(fields, len(rows)))) for run, rows in part.rows)
     cells: dict[str, dict[int, bytes]] = defaultdict(dict)
     for name, type_, keys, values in part.columns:
         cells[name].update(zip(keys, encode_column(name, type_, values, tag, longest=longest), strict=True))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neptune_api.conformance import operations
+from neptune_api.server import attribute_messages
 from neptune_api.server.attribute_messages import TYPE_NAMES, encode_attributes, encode_column, encode_field
 from neptune_api.server.point_messages import point_value
 from neptune_api.server.store.rules import decode_set, encode_set
@@ -145,7 +146,10 @@ def test_bytes_are_those_of_messages(
     assert b"".join(encode_attributes(rows, TAG, longest=longest)) == expected
     if type_ == T.ATTRIBUTE_TYPE_FLOAT_SERIES:
         beginnings: Any = [row[:SUMMARY_FIELDS] for row in rows]
-        assert b"".join(encode_attributes(beginnings, TAG)) == expected
+        for fewest in (0, 1, 32):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(attribute_messages, "_MANY_SUMMARIES", fewest)
+                assert b"".join(encode_attributes(beginnings, TAG)) == expected
     if type_ in COLUMN_VALUES:
         value_of = COLUMN_VALUES[type_]
         fields = [encode_column(row.name, type_, [value_of(row)], TAG, longest=longest) for row in rows]
