@@ -14,6 +14,7 @@ import pytest
 from neptune_api.conformance import operations
 from neptune_api.server import nql
 from neptune_api.server.nql.parser import TYPES
+from neptune_api.server.nql.tree import Criterion, Operator
 from neptune_api.server.store import kept_searches, runs, schema, search
 from neptune_api.server.store.kept_searches import KeptSearches
 from neptune_api.server.store.search import Order
@@ -21,7 +22,8 @@ from neptune_api.server.store.series import FloatSummaries
 from tests.stores import Bench
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from tests.postgres import PostgresServer
 
@@ -34,12 +36,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield opened
 
 
-def numbers(bench: Bench, query: str, order: Order = BY_CREATION, *, kept: KeptSearches | None = None) -> list[int]:
+def numbers(
+    bench: Bench, query: str | nql.Node, order: Order = BY_CREATION, *, kept: KeptSearches | None = None
+) -> list[int]:
     with bench.database.read() as connection:
         found = search.search(
             connection,
             [bench.project_id],
-            nql.parse(query),
+            nql.parse(query) if isinstance(query, str) else query,
             order,
             heads_only=False,
             offset=0,
@@ -129,6 +133,39 @@ def test_readers_beside_a_writer_see_all_that_is_applied(bench: Bench) -> None:
         for reader in readers:
             reader.join()
     assert faults == []
+
+
+MEMBERS = ["", "a", ",", '"', '","', '",', "]", "\\", "a\0", "\0", "\ufdd0", "0", "1", "\ufdd00", "a,b", 'a"', "\n"]
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_characters_that_databases_have_their_own_ideas_of(
+    store: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    location = tmp_path if store == "sqlite" else request.getfixturevalue("postgres").create_database()
+    chance = random.Random(1)
+    texts = [*MEMBERS, *("".join(chance.choices(MEMBERS, k=2)) for _ in range(40))]
+    sets = [frozenset(chance.sample(MEMBERS, chance.randrange(4))) for _ in texts]
+    with Bench(location, durable=False) as bench:
+        bench.apply(*(operations.create(f"r{number}") for number in range(len(texts))))
+        for number, (text, members) in enumerate(zip(texts, sets, strict=True)):
+            bench.apply(operations.assign({"text": text, "set": members}, run=f"r{number}"))
+
+        def found(type_: str, operator: Operator, value: str) -> list[int]:
+            criterion = Criterion("text" if type_ == "string" else "set", TYPES[type_], operator, frozenset([value]))
+            return [number - 1 for number in numbers(bench, criterion)]
+
+        for value in MEMBERS:
+            assert found("stringSet", Operator.CONTAINS, value) == places(value in members for members in sets), value
+            assert found("string", Operator.LESS, value) == places(text < value for text in texts), value
+            assert found("string", Operator.AT_LEAST, value) == places(text >= value for text in texts), value
+            assert found("string", Operator.EQUAL, value) == places(text == value for text in texts), value
+            if value:
+                assert found("string", Operator.CONTAINS, value) == places(value in text for text in texts), value
+
+
+def places(holds: Iterable[bool]) -> list[int]:
+    return [place for place, it in enumerate(holds) if it]
 
 
 def test_what_callers_make_up_takes_bounded_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

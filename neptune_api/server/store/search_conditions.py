@@ -10,8 +10,10 @@ import sqlalchemy as sa
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import And, Criterion, Not, Operator, criteria
 from neptune_api.server.regexes import required_text
+from neptune_api.server.store.rules import encode_set
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, experiments, runs
+from neptune_api.server.store.texts import ESCAPED_ENDS, MARK, escape
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
@@ -208,10 +210,15 @@ class Conditions:
             return sa.and_(alias.c.run_id.is_not(None), contains) if required else alias.c.run_id.is_not(None), False
         text = self._text(alias, criterion.type)
         if kind is Kind.SET:
-            return sa.and_(alias.c.run_id.is_not(None), self._has_member(text, cast("str", criterion.value))), True
-        if criterion.operator is Operator.CONTAINS:
-            return sa.and_(alias.c.run_id.is_not(None), self._contains(text, cast("str", criterion.value))), True
-        return sa.and_(alias.c.run_id.is_not(None), _compare(text, criterion)), True
+            condition, is_exact = self._has_member(text, cast("str", criterion.value))
+        elif criterion.operator is Operator.CONTAINS:
+            part = cast("str", criterion.value)
+            # The second character of an escaped one looks like any other.
+            is_exact = self._dialect != "postgresql" or not part.startswith(ESCAPED_ENDS)
+            condition = self._contains(text, part)
+        else:
+            condition, is_exact = self._order(text, criterion)
+        return sa.and_(alias.c.run_id.is_not(None), condition), is_exact
 
     def _alias(self, name: str, type_: int) -> Any:
         found = self._aliases.get((name, type_))
@@ -234,17 +241,30 @@ class Conditions:
         return text_of(alias)
 
     def _contains(self, text: sa.ColumnElement[str], part: str) -> Condition:
+        return self._position(text, part) > 0
+
+    def _position(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[int]:
         position = sa.func.strpos if self._dialect == "postgresql" else sa.func.instr
-        return position(text, sa.literal(part, attributes.c.text_value.type)) > 0
+        return position(text, sa.literal(part, attributes.c.text_value.type))
 
-    def _has_member(self, text: sa.ColumnElement[str], member: str) -> Condition:
-        if self._dialect == "postgresql":
-            from sqlalchemy.dialects.postgresql import JSONB  # with it SQLite would take long to start
+    def _has_member(self, text: sa.ColumnElement[str], member: str) -> tuple[Condition, bool]:
+        """Return `_bound` of a member of a stored set: a JSON array without spaces, where a quotation mark is escaped.
 
-            has_key = sa.cast(text, JSONB).has_key(sa.literal(member, attributes.c.text_value.type))
-            return cast("Condition", has_key)
-        members = sa.func.json_each(text).table_valued("value")
-        return sa.exists().select_from(members).where(members.c.value == member)
+        A function for JSON would not do: PostgreSQL takes no NUL there, SQLite ends a text at it.
+        """
+        quoted = encode_set([member])[1:-1]
+        is_first = self._position(text, f"[{quoted}") == 1
+        # A quotation mark right behind a comma begins a member or ends one; behind an end comes a comma with another.
+        return sa.or_(is_first, self._contains(text, f'",{quoted}')), member != ","
+
+    def _order(self, text: sa.ColumnElement[str], criterion: Criterion) -> tuple[Condition, bool]:
+        """Return `_bound` of a comparison of texts."""
+        if self._dialect != "postgresql" or criterion.operator is Operator.EQUAL:
+            return _compare(text, criterion), True
+        # A NUL does not lie where it belongs; the mark is written here as it is stored.
+        if MARK in escape(cast("str", criterion.value)):
+            return sa.true(), False
+        return sa.or_(_compare(text, criterion), sa.func.strpos(text, sa.literal(MARK, sa.Text)) > 0), False
 
 
 def _known(condition: Condition) -> Condition:

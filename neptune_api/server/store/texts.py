@@ -15,27 +15,29 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MARK: Final = "\ufdd0"
-_NUL: Final = _MARK + "0"
-_MARK_ITSELF: Final = _MARK + "1"
+MARK: Final = "\ufdd0"
+"""The first character of every escaped one."""
+ESCAPED_ENDS: Final = ("0", "1")
+"""The second one: of NUL, and of the mark itself."""
+_NUL, _MARK_ITSELF = (MARK + end for end in ESCAPED_ENDS)
 
 
 def escape(text: str) -> str:
     """Return a text without NUL characters, from which `unescape` gets it back."""
-    return text.replace(_MARK, _MARK_ITSELF).replace("\0", _NUL)
+    return text.replace(MARK, _MARK_ITSELF).replace("\0", _NUL)
 
 
 def unescape(text: str) -> str:
     """Return the text that `escape` was given."""
-    return text.replace(_NUL, "\0").replace(_MARK_ITSELF, _MARK) if _MARK in text else text
+    return text.replace(_NUL, "\0").replace(_MARK_ITSELF, MARK) if MARK in text else text
 
 
 def _bind(value: str | None) -> str | None:
-    return escape(value) if value is not None and ("\0" in value or _MARK in value) else value
+    return escape(value) if value is not None and ("\0" in value or MARK in value) else value
 
 
 def _result(value: str | None) -> str | None:
-    return unescape(value) if value is not None and _MARK in value else value
+    return unescape(value) if value is not None and MARK in value else value
 
 
 class String(TypeDecorator[str]):
