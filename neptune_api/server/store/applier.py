@@ -46,9 +46,11 @@ _FULL_BATCH: Final = 32
 # How often outcomes that have been kept long enough are dropped.
 _FORGET_SECONDS: Final = 3600.0
 _RETRY_SECONDS: Final = 1.0
-# After a batch that is not full, so many times as long as it took; at most that many seconds.
+# After a batch that is not full, so many times as long as it took; at most that many seconds, and no longer once
+# nothing has come for so many.
 _PAUSES: Final = 2.0
 _MAX_PAUSE_SECONDS: Final = 0.1
+_QUIET_SECONDS: Final = 0.025
 # Without anything to apply for so long, what is still in tails is moved into chunks.
 _IDLE_SECONDS: Final = 1.0
 
@@ -144,7 +146,7 @@ class Applier:
                         self._log.make_room()
                     # A batch has costs of its own, and submitting waits while it is written: let some come together.
                     if size < _FULL_BATCH:
-                        self._stopping.wait(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
+                        self._gather(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
                 if not has_work:
                     self.compact(until=self._work)
                     if is_untidy and not self._work.is_set():
@@ -170,6 +172,15 @@ class Applier:
                 _LOG.exception("Applying failed; trying again in %s s", _RETRY_SECONDS)
                 self._stopping.wait(_RETRY_SECONDS)
                 self._work.set()
+
+    def _gather(self, seconds: float) -> None:
+        """Let operations come together for some time, or until they do not come any more: then somebody waits."""
+        end = time.monotonic() + seconds
+        while not self._stopping.is_set() and (left := end - time.monotonic()) > 0:
+            # What has come so far is in the log, where the next batch looks.
+            self._work.clear()
+            if not self._work.wait(min(left, _QUIET_SECONDS)):
+                return
 
     def _timed_batch(self) -> int:
         begin = time.monotonic()
