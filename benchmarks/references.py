@@ -64,6 +64,7 @@ class Peer:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         if process.stdin is None or process.stdout is None:
             raise ValueError("the process has to be started with pipes")
+        self.pid: Final = process.pid
         self._questions = process.stdin
         self._answers = process.stdout
 

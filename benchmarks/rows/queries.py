@@ -6,6 +6,7 @@ import re
 import sqlite3
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -349,18 +350,21 @@ class Queries:
         rounds: int = 3,
     ) -> Iterator[Row]:
         """Measure a call of neptune-query that returns `size` things, and what the server does for it."""
-        used: list[float] = []
+        used: dict[int, list[float]] = {self._server.pid: [], client.pid: []}
 
         def asking() -> float:
-            before = cpu_seconds(self._server.pid)
+            before = {pid: cpu_seconds(pid) for pid in used}
             seconds = client.call(expression, size=size)
-            used.append(max(cpu_seconds(self._server.pid) - before, _LEAST_CPU))
+            for pid, figures in used.items():
+                figures.append(max(cpu_seconds(pid) - before[pid], _LEAST_CPU))
             return seconds
 
         call = re.sub(r"\(.*", "()", expression)
         what = f"{client.name}, {call}, {size:,} {things}"
-        yield self._timed(name, what, asking, budget, is_clocked=True, rounds=rounds)
-        yield Row(self._name(f"{name}-cpu"), self._what("CPU of the server for that"), "s", tuple(used), cpu_budget)
+        row = self._timed(name, what, asking, budget, is_clocked=True, rounds=rounds)
+        yield replace(row, references=(Reference("the client's own CPU", tuple(used[client.pid])),))
+        what = "CPU of the server for that"
+        yield Row(self._name(f"{name}-cpu"), self._what(what), "s", tuple(used[self._server.pid]), cpu_budget)
 
     def _timed(
         self,
