@@ -281,6 +281,7 @@ def found_by(
 BY_CREATION = Order("sys/creation_time", TYPES["datetime"], None, descending=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=queries, heads=st.booleans())
 def test_search_finds_what_brute_force_finds(world: tuple[Bench, list[Run]], query: Query, heads: bool) -> None:
