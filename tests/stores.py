@@ -14,7 +14,6 @@ from neptune_api.conformance.outcomes import Counts, counts_of_status
 from neptune_api.server.store import schema
 from neptune_api.server.store.database import Database
 from neptune_api.server.store.directory import Directory, ensure_owner
-from neptune_api.server.store.layouts import BlockRecord
 from neptune_api.server.store.oplog import Kind
 from neptune_api.server.store.points import read_floats, read_payloads
 from neptune_api.server.store.run_state import SERIES_TYPES
@@ -109,8 +108,7 @@ class Bench:
     def read(self, operation: pb.RunOperation) -> Submission:
         """Return an operation as the server reads it: with its points as a block where it is nothing else."""
         found = self.store.read_operation(operation.SerializeToString())
-        block = None if found.block is None else BlockRecord(found.project, found.run_id, found.block)
-        return replace(self.submission(found.payload), block=block)
+        return replace(self.submission(found.payload), record=found.record)
 
     def submit(self, *operations: Operation) -> list[str]:
         """Accept operations in one transaction."""

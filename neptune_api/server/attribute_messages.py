@@ -298,14 +298,13 @@ def _encode_text(tag: bytes, text: str) -> bytes:
     return encode_field(tag, text.encode()) if text else b""
 
 
-# What encodes a value of a column, by type; strings are encoded together.
+# What encodes a value of a column, by type; strings are encoded together, and so are float series.
 _VALUE_ENCODERS: Final[dict[int, Encode]] = {
     T.ATTRIBUTE_TYPE_INT: _integer,
     T.ATTRIBUTE_TYPE_FLOAT: _float,
     T.ATTRIBUTE_TYPE_BOOL: _integer,
     T.ATTRIBUTE_TYPE_DATETIME: _integer,
     T.ATTRIBUTE_TYPE_STRING_SET: _set,
-    T.ATTRIBUTE_TYPE_FLOAT_SERIES: _encode_float_series,
 }
 
 

@@ -13,7 +13,6 @@ from neptune_api.options import IDEMPOTENCY_KEY
 from neptune_api.server import limits
 from neptune_api.server.errors import StatusError, invalid, too_large
 from neptune_api.server.identity import current_caller
-from neptune_api.server.store.layouts import BlockRecord
 from neptune_api.server.store.oplog import Submission
 from neptune_api.v1 import ingest_pb2 as pb
 from neptune_api.v1 import ingest_service_pb2_grpc
@@ -127,10 +126,8 @@ class IngestService(ingest_service_pb2_grpc.IngestServiceServicer):
         if operation.kind is None:
             raise invalid("operation", "is required: one of create, update, update_batch.")
         project_id = self._project_id(operation.project, create_missing=operation.create_missing_project)
-        user_id, block = current_caller().user_id, None
-        if operation.block is not None:
-            block = BlockRecord(operation.project, operation.run_id, operation.block)
-        return Submission(operation.payload, user_id, project_id, idempotency_key, block=block)
+        user_id = current_caller().user_id
+        return Submission(operation.payload, user_id, project_id, idempotency_key, record=operation.record)
 
     def _project_id(self, identifier: str, *, create_missing: bool) -> int | None:
         """Return the project's key; None when there is none: the status of the request will tell."""

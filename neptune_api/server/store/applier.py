@@ -146,7 +146,7 @@ class Applier:
                         self._log.make_room()
                     # A batch has costs of its own, and submitting waits while it is written: let some come together.
                     if size < _FULL_BATCH:
-                        self._gather(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
+                        self._pause(min(_PAUSES * self._seconds, _MAX_PAUSE_SECONDS))
                 if not has_work:
                     self.compact(until=self._work)
                     if is_untidy and not self._work.is_set():
@@ -173,7 +173,7 @@ class Applier:
                 self._stopping.wait(_RETRY_SECONDS)
                 self._work.set()
 
-    def _gather(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> None:
         """Let operations come together for some time, or until they do not come any more: then somebody waits."""
         end = time.monotonic() + seconds
         while not self._stopping.is_set() and (left := end - time.monotonic()) > 0:

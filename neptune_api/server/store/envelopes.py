@@ -11,7 +11,7 @@ from neptune_api._wire import LENGTH, VARINT, encode_varint, fields, varint
 from neptune_api.v1.ingest_pb2 import RunOperation
 
 if TYPE_CHECKING:
-    from neptune_api.server.store.blocks import Block
+    from neptune_api.server.store.layouts import BlockRecord
 
     Kind = Literal["create", "update", "update_batch"]
 
@@ -27,7 +27,7 @@ _KINDS: Final[dict[int, Kind]] = {6 << 3 | LENGTH: "create", 7 << 3 | LENGTH: "u
 class Envelope:
     """A serialized neptune_api.v1.RunOperation: its plain fields, and the bytes of the operation itself.
 
-    `kind` is None when there is no operation. `block` are its points where it has been read and is nothing else.
+    `kind` is None when there is no operation. `record` has its points where it has been read and is nothing else.
     """
 
     payload: bytes
@@ -36,7 +36,7 @@ class Envelope:
     create_missing_project: bool
     kind: Kind | None
     body: memoryview
-    block: Block | None = None
+    record: BlockRecord | None = None
 
     @property
     def snapshots(self) -> bytes | memoryview:

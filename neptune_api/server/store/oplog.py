@@ -50,7 +50,7 @@ class Submission:
     """An operation to accept and who submits it.
 
     `project_id` is None when the project does not exist or the user may not see it. The same idempotency key of the
-    same user, or the same batch id in the same project, names the same request. `block` says the same as the payload.
+    same user, or the same batch id in the same project, names the same request. `record` says the same as the payload.
     """
 
     payload: bytes
@@ -58,7 +58,7 @@ class Submission:
     project_id: int | None
     idempotency_key: str | None = None
     kind: Kind = Kind.RUN_OPERATION
-    block: BlockRecord | None = None
+    record: BlockRecord | None = None
 
     @property
     def unique_key(self) -> str | None:
@@ -289,9 +289,9 @@ class OperationLog:
                 self._database.announce(connection, "accepted")
 
     def _content(self, connection: sa.Connection, submission: Submission) -> dict[str, object]:
-        block = submission.block
-        if block is not None and self.layouts.keep(connection, block.block.layout):
-            return {"kind": Kind.BLOCK, "layout_key": block.block.layout.key, "payload": block.serialize()}
+        record = submission.record
+        if record is not None and self.layouts.keep(connection, record.block.layout):
+            return {"kind": Kind.BLOCK, "layout_key": record.block.layout.key, "payload": record.serialize()}
         return {"kind": submission.kind, "layout_key": None, "payload": submission.payload}
 
     def _now_ms(self) -> int:

@@ -11,6 +11,7 @@ from neptune_api.server.store.applier import Applier
 from neptune_api.server.store.blocks import Block, BlockDecoder
 from neptune_api.server.store.envelopes import Envelope
 from neptune_api.server.store.faults import DiskFullError
+from neptune_api.server.store.layouts import BlockRecord
 from neptune_api.server.store.oplog import KeyTakenError, Kind, OperationLog, Outcome, Submission
 from neptune_api.v1 import ingest_pb2 as pb
 
@@ -53,14 +54,12 @@ class Store:
         if envelope.kind not in {"update", "update_batch"}:
             pb.RunOperation.FromString(payload)
             return envelope
-        blocks: list[Block] = []
-        is_plain = True
-        for item in self._blocks.decode(envelope.snapshots):
-            if isinstance(item, Block):
-                blocks.append(item)
-            else:
-                is_plain = False
-        return replace(envelope, block=blocks[0]) if is_plain and len(blocks) == 1 else envelope
+        last, count = None, 0
+        for last in self._blocks.decode(envelope.snapshots):  # noqa: B007 # the last one is looked at
+            count += 1
+        if count != 1 or not isinstance(last, Block):
+            return envelope
+        return replace(envelope, record=BlockRecord(envelope.project, envelope.run_id, last))
 
     def start(self) -> None:
         """Begin to apply, what an earlier server left in the log first."""
