@@ -293,7 +293,7 @@ def test_search_finds_what_brute_force_finds(world: tuple[Bench, list[Run]], que
     assert found_by(bench, text, BY_CREATION, heads=heads) == (len(expected), expected)
     # The second time, what the first time found may be kept, and without that what it read.
     for most in (search._MAX_TERMS, -1):
-        kept = KeptSearches(bench.database)
+        kept = KeptSearches()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(search, "_MAX_TERMS", most)
             for _ in range(3):
@@ -343,7 +343,7 @@ def test_pages_are_slices_of_the_sorted_whole(
     order = Order(name, TYPES[type_], nql.Aggregate(aggregate), descending)
     assert found_by(bench, text, order, offset=offset, limit=limit) == (len(expected), expected[offset:][:limit])
     for most in (search._MAX_TERMS, -1):
-        kept = KeptSearches(bench.database)
+        kept = KeptSearches()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(search, "_RANKED", ranked)
             patch.setattr(search, "_MAX_TERMS", most)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
@@ -15,7 +14,7 @@ from neptune_api.conformance import operations
 from neptune_api.server import nql
 from neptune_api.server.nql.parser import TYPES
 from neptune_api.server.nql.tree import Criterion, Operator
-from neptune_api.server.store import kept_searches, runs, schema, search
+from neptune_api.server.store import kept_searches, schema, search
 from neptune_api.server.store.kept_searches import KeptSearches
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.series import FloatSummaries
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from tests.postgres import PostgresServer
 
 BY_CREATION = Order("sys/creation_time", TYPES["datetime"], None, descending=False)
 
@@ -56,57 +54,9 @@ def numbers(
         return [run.number for run in search.entries(connection, found.keys)]
 
 
-def test_a_write_ends_what_is_kept(bench: Bench) -> None:
-    bench.apply(operations.create("a"), operations.create("b"), operations.assign({"x": 1.0, "s": "one"}, run="a"))
-    kept = KeptSearches(bench.database)
-    asked = itertools.count()
-
-    def found() -> list[int]:
-        # What has been found is kept as well: each second time something else is asked.
-        query = f'x:float >= -0.{next(asked) // 2:03} AND s:string MATCHES "o"'
-        return numbers(bench, query, Order("x", TYPES["float"], None, descending=True), kept=kept)
-
-    assert [found() for _ in range(3)] == [[1]] * 3
-    assert len(kept._kept._rankings) == 2
-    assert [project.columns.keys() for project in kept._kept._projects.values()] == [
-        {("x", TYPES["float"], None), ("s", TYPES["string"], None)}
-    ]
-    bench.apply(operations.assign({"x": 2.0, "s": "two"}, run="b"))
-    assert [found() for _ in range(3)] == [[2, 1]] * 3
-    bench.apply(operations.assign({"x": -1.0}, run="a"))
-    assert [found() for _ in range(3)] == [[2]] * 3
-    with bench.store.exclusive() as connection:
-        # While something is written nobody knows what is kept for long.
-        assert bench.database.revision is None
-        assert found() == [2]
-        runs.delete(connection, [2], 0)
-    assert [found() for _ in range(3)] == [[]] * 3
-
-
-def test_what_another_server_writes_ends_what_is_kept(postgres: PostgresServer) -> None:
-    url = postgres.create_database()
-    asked = itertools.count()
-    with Bench(url) as bench, Bench(url) as other:
-        bench.apply(*(operations.create(name) for name in "ab"), operations.assign({"x": 1.0, "s": "one"}, run="a"))
-        kept = KeptSearches(other.database)
-
-        def found() -> list[int]:
-            query = f'x:float >= -0.{next(asked) // 2:03} AND s:string MATCHES "o"'
-            return numbers(other, query, Order("x", TYPES["float"], None, descending=True), kept=kept)
-
-        # The database itself writes now and then.
-        for _ in range(20):
-            assert found() == [1]
-            if kept._kept._projects:
-                break
-        assert kept._kept._projects
-        bench.apply(operations.assign({"x": 2.0, "s": "two"}, run="b"))
-        assert [found() for _ in range(3)] == [[2, 1]] * 3
-
-
 def test_readers_beside_a_writer_see_all_that_is_applied(bench: Bench) -> None:
     bench.apply(*(operations.create(f"r{number}") for number in range(60)))
-    kept = KeptSearches(bench.database)
+    kept = KeptSearches()
     applied = 0
     faults: list[tuple[int, int]] = []
     is_over = threading.Event()
@@ -172,11 +122,11 @@ def test_what_callers_make_up_takes_bounded_room(bench: Bench, monkeypatch: pyte
     bench.apply(*(operations.create(f"r{number}") for number in range(3)))
     monkeypatch.setattr(kept_searches, "_MAX_ASKED", 20)
     monkeypatch.setattr(search, "_MAX_CHARACTERS", 2_000)
-    kept = KeptSearches(bench.database)
+    kept = KeptSearches()
     for number in range(50):
         order = Order(f"x{number}", TYPES["float"], None, descending=True)
         assert numbers(bench, f"y{number}:int != 1", order, kept=kept) == [3, 2, 1]
-        assert len(kept._kept._asked) <= 20
+        assert len(kept._asked) <= 20
     long = "x" * 2_001
     for query, order in (
         ("", Order(long, TYPES["float"], None, descending=False)),
@@ -186,15 +136,15 @@ def test_what_callers_make_up_takes_bounded_room(bench: Bench, monkeypatch: pyte
     ):
         for _ in range(2):
             assert numbers(bench, query, order, kept=kept) == [1, 2, 3]
-        assert max(len(name) for _, (name, _, _) in kept._kept._asked) < 100
-        assert not any(long in str(question) for question in kept._kept._rankings)
+        assert max(len(name) for _, (name, _, _) in kept._asked) < 100
+        assert not any(long in str(question) for question in kept._rankings)
 
 
 def test_what_takes_much_room_is_not_kept(bench: Bench) -> None:
     names = [f"r{number}" for number in range(1_001)]
     bench.apply(*(operations.create(name) for name in names))
     bench.apply(*(operations.assign({"s": "x" * 300}, run=name) for name in names))
-    kept = KeptSearches(bench.database)
+    kept = KeptSearches()
     for query in (
         's:string MATCHES "^x"',
         "sys/state:experimentState = running",
@@ -202,8 +152,8 @@ def test_what_takes_much_room_is_not_kept(bench: Bench) -> None:
     ):
         for _ in range(3):
             numbers(bench, query, kept=kept)
-            kept._kept._rankings.clear()
-    assert kept._kept._projects == {}
+            kept._rankings.clear()
+    assert kept._columns == {}
 
 
 def test_runs_become_idle(bench: Bench) -> None:

@@ -55,7 +55,7 @@ class LeaderboardService(leaderboard_service_pb2_grpc.LeaderboardServiceServicer
         self._store = store
         self._access = access
         self._summaries = FloatSummaries()
-        self._kept = KeptSearches(store.database)
+        self._kept = KeptSearches()
 
     def SearchLeaderboardEntries(  # type: ignore[override]  # see Encoded
         self, request: pb.SearchLeaderboardEntriesRequest, context: grpc.ServicerContext

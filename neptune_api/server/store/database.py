@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
 
-from neptune_api.server.store import schema, versions
+from neptune_api.server.store import versions
 from neptune_api.server.store.faults import StoreError, UnavailableError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Database:
         self.backend: Final = _backend(location, durable=durable)
         self.durable: Final = durable
         self._counting = threading.Lock()
-        self._begun = self._ended = 0
+        self._writers = 0
         self._written_at = -math.inf
         self._engine = self.backend.engine
         try:
@@ -121,38 +121,19 @@ class Database:
         writes. Those that are not `serial` may run at the same time; they must be right whatever the others do.
         """
         with self._counting:
-            self._begun += 1
+            self._writers += 1
             self._written_at = time.monotonic()
         try:
             with self._translating(), self.backend.writing(serial=serial) as connection:
                 yield connection
         finally:
             with self._counting:
-                self._ended += 1
-
-    def snapshot(self, connection: sa.Connection) -> object:
-        """Begin the snapshot of a connection that has read nothing yet; return what tells it from others.
-
-        Where that is the same, so is everything that is seen. None where nobody can tell.
-        """
-        if self.is_shared:
-            # Which transactions it sees: those before a number, but for some.
-            return connection.scalar(sa.select(sa.cast(sa.func.pg_current_snapshot(), sa.Text)))
-        before = self.revision
-        connection.execute(sa.select(schema.meta.c.key).limit(1)).all()
-        # It is that of a revision if no write began or ended while it was taken.
-        return before if before == self.revision else None
-
-    @property
-    def revision(self) -> int | None:
-        """A number that every write changes; None while something is written, and for a shared database."""
-        with self._counting:
-            return self._begun if self._begun == self._ended and not self.is_shared else None
+                self._writers -= 1
 
     @property
     def is_busy(self) -> bool:
         """Tell whether this process is writing, or was a moment ago."""
-        return self._begun != self._ended or time.monotonic() - self._written_at < _BUSY_SECONDS
+        return self._writers > 0 or time.monotonic() - self._written_at < _BUSY_SECONDS
 
     def announce(self, connection: sa.Connection, event: Event) -> None:
         """Tell every process that shares the database of an event, when the transaction is committed."""

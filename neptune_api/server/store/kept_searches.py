@@ -1,91 +1,53 @@
-"""What searches keep in memory from one write to the next: rankings, and columns of attributes.
+"""What searches keep in memory: rankings, and columns of attributes.
 
-People page through a project, sort it, sort it again: the same runs are put in the same order for each page, and the
-same columns are read over and over. So the order that a search has found is kept for its other pages. And once a column
-has been asked for twice without a write in between, it is kept, and searches that need no other are answered in memory.
-A write to the database, whatever it changes and whoever makes it, ends that.
+People page through a project, sort it, sort it again, while runs are written: the same runs are put in the same order
+for each page, and the same columns are read over and over. So the order that a search has found is kept for its other
+pages, until a run of the project changes. And once a column has been asked for twice it is kept, and searches that need
+no other are answered in memory; after a change only the runs that have changed are read again.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 
 from neptune_api.server import limits
-from neptune_api.server.nql.evaluation import judge
+from neptune_api.server.nql.evaluation import Column
 from neptune_api.server.nql.operators import KINDS, Kind
-from neptune_api.server.nql.tree import Operator
+from neptune_api.server.store import revisions
+from neptune_api.server.store.kept_columns import KeptColumn, KeptProject
+from neptune_api.server.store.key_conditions import among
 from neptune_api.server.store.schema import attributes, experiments, runs
+from neptune_api.server.store.search_columns import places_of
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from neptune_api.server.nql.evaluation import BoolArray, Column
-    from neptune_api.server.nql.tree import Aggregate, Criterion
-    from neptune_api.server.store.database import Database
+    from neptune_api.server.store.kept_columns import What
     from neptune_api.server.store.search_columns import ColumnReader, Keys
-
-    # Name, type and aggregate.
-    What = tuple[str, int, Aggregate | None]
 
 _MAX_RANKINGS: Final = 16
 _MAX_RANKED: Final = 4_000_000
 _MAX_RUNS: Final = 500_000
+# For one search.
 _MAX_COLUMNS: Final = 16
 _MAX_BYTES: Final = 128 * 1024 * 1024
-_MAX_VERDICTS: Final = 64
-# Characters of an expression whose verdict is kept.
-_MAX_PATTERN: Final = 10_000
+# Runs that are read again; with more changed ones, the whole column is.
+_MAX_CHANGED: Final = 10_000
 # Columns of which it is known that they have been asked for.
 _MAX_ASKED: Final = 4_096
 # Texts that are not in the index may be of any length.
 _MAX_LONG_TEXTS: Final = 1_000
-# About what an object of Python takes beside its characters.
-_TEXT_BYTES: Final = 64
 # The state of a run changes by itself; last values of string series may be of any length.
 _NEVER: Final = frozenset({int(T.ATTRIBUTE_TYPE_EXPERIMENT_STATE), int(T.ATTRIBUTE_TYPE_STRING_SERIES)})
-
-
-@dataclass(slots=True)
-class KeptProject:
-    """What is kept of a project: keys of all its runs, ascending, which of them are heads, and columns beside them."""
-
-    keys: Keys
-    heads: BoolArray
-    columns: dict[What, Column] = field(default_factory=dict)
-    size: int = 0
-    """About how many bytes the columns take."""
-    _verdicts: OrderedDict[Criterion, BoolArray] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, what: What, column: Column) -> None:
-        """Keep a column."""
-        with self._lock:
-            if what not in self.columns:
-                self.columns[what] = column
-                self.size += _size(column)
-
-    def verdict(self, criterion: Criterion) -> BoolArray:
-        """Return for which runs a criterion holds."""
-        column = self.columns[criterion.name, criterion.type, criterion.aggregate]
-        if criterion.operator is not Operator.MATCHES or len(str(criterion.value)) > _MAX_PATTERN:
-            return judge(criterion, column)
-        with self._lock:
-            found = self._verdicts.get(criterion)
-        if found is None:
-            found = judge(criterion, column)
-            with self._lock:
-                self._verdicts[criterion] = found
-                while len(self._verdicts) > _MAX_VERDICTS:
-                    self._verdicts.popitem(last=False)
-        return found
+# No attribute has this name: the column of all runs, present where one represents an experiment.
+_RUNS: Final[What] = ("", 0, None)
 
 
 class KeptRanking(NamedTuple):
@@ -99,14 +61,27 @@ class KeptRanking(NamedTuple):
         return len(self.keys) >= min(end, self.total)
 
 
-class KeptSnapshot:
-    """What is kept of one snapshot of a database."""
+class KeptSearches:
+    """Keep what searches of a database find and read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rankings: OrderedDict[Hashable, KeptRanking] = OrderedDict()
-        self._projects: dict[int, KeptProject] = {}
+        self._columns: OrderedDict[tuple[int, What], KeptColumn] = OrderedDict()
         self._asked: set[tuple[int, What]] = set()
+
+    def snapshot(
+        self, connection: sa.Connection, project_ids: Sequence[int], needed: AbstractSet[What] = frozenset()
+    ) -> KeptSnapshot:
+        """Begin the snapshot of a connection that has read nothing yet; return what is kept of projects.
+
+        `needed` are the columns that a search could be answered from.
+        """
+        # What has been kept before the snapshot begins cannot be of a later one.
+        columns = {}
+        if len(project_ids) == 1 and self._are_keepable(needed):
+            columns = self._kept(project_ids[0], needed)
+        return KeptSnapshot(self, project_ids, revisions.current(connection, project_ids), columns)
 
     def ranking(self, question: Hashable, end: int) -> KeptRanking | None:
         """Return the ranking that answers a question, if it is kept and reaches a place."""
@@ -117,7 +92,7 @@ class KeptSnapshot:
             self._rankings.move_to_end(question)
             return found
 
-    def keep(self, question: Hashable, ranking: KeptRanking) -> None:
+    def keep_ranking(self, question: Hashable, ranking: KeptRanking) -> None:
         """Keep a ranking."""
         with self._lock:
             self._rankings[question] = ranking
@@ -125,92 +100,162 @@ class KeptSnapshot:
             while len(self._rankings) > _MAX_RANKINGS or self._ranked > _MAX_RANKED:
                 self._rankings.popitem(last=False)
 
+    def keep_columns(self, project_id: int, columns: Mapping[What, KeptColumn]) -> None:
+        """Keep columns, unless there are later ones."""
+        with self._lock:
+            for what, column in columns.items():
+                there = self._columns.get((project_id, what))
+                if there is None or there.revision < column.revision:
+                    self._columns[project_id, what] = column
+                self._columns.move_to_end((project_id, what))
+            while sum(column.size for column in self._columns.values()) > _MAX_BYTES:
+                self._columns.popitem(last=False)
+
     @property
     def _ranked(self) -> int:
         return sum(len(ranking.keys) for ranking in self._rankings.values())
 
-    def project(self, reader: ColumnReader, project_id: int, needed: AbstractSet[What]) -> KeptProject | None:
-        """Return what is kept of a project, with the columns that are needed; None when they should not be kept."""
-        if len(needed) > _MAX_COLUMNS or any(type_ in _NEVER for _, type_, _ in needed):
-            return None
-        # Nothing has a longer name, and queries are full of what callers make up.
-        if any(len(name) > limits.MAX_ATTRIBUTE_PATH_BYTES for name, _, _ in needed):
-            return None
+    def _are_keepable(self, needed: AbstractSet[What]) -> bool:
+        return (
+            0 < len(needed) <= _MAX_COLUMNS
+            and not any(type_ in _NEVER for _, type_, _ in needed)
+            # Nothing has a longer name, and queries are full of what callers make up.
+            and not any(len(name) > limits.MAX_ATTRIBUTE_PATH_BYTES for name, _, _ in needed)
+        )
+
+    def _kept(self, project_id: int, needed: AbstractSet[What]) -> dict[What, KeptColumn | None]:
+        """Return what is kept of columns, None for those that are to be; nothing when one is asked for first."""
         asked = {(project_id, what) for what in needed}
         with self._lock:
             if not asked <= self._asked:
                 if len(self._asked) >= _MAX_ASKED:
                     self._asked = set()
                 self._asked |= asked
-                return None
-            kept = self._projects.get(project_id)
-        if kept is None:
-            kept = _read(reader.connection, project_id)
-        if len(kept.keys) > _MAX_RUNS:
+                return {}
+            return {what: self._columns.get((project_id, what)) for what in (_RUNS, *needed)}
+
+
+class KeptSnapshot:
+    """What is kept of one snapshot of a database."""
+
+    def __init__(
+        self,
+        kept: KeptSearches,
+        project_ids: Sequence[int],
+        revisions: tuple[int, ...],
+        columns: Mapping[What, KeptColumn | None],
+    ) -> None:
+        self._kept = kept
+        self._project_ids = project_ids
+        self._revisions = revisions
+        self._columns = columns
+
+    def ranking(self, question: Hashable, end: int) -> KeptRanking | None:
+        """Return the ranking that answers a question, if it is kept and reaches a place."""
+        return self._kept.ranking((self._revisions, question), end)
+
+    def keep(self, question: Hashable, ranking: KeptRanking) -> None:
+        """Keep a ranking."""
+        self._kept.keep_ranking((self._revisions, question), ranking)
+
+    def project(self, reader: ColumnReader) -> KeptProject | None:
+        """Return the project with the columns that are needed; None when they should not be kept."""
+        if not self._columns:
             return None
-        for what in needed - set(kept.columns):
-            if _is_long(reader.connection, project_id, what):
-                return None
-            kept.add(what, reader.column(*what, kept.keys))
-        with self._lock:
-            self._projects[project_id] = kept
-            if sum(item.size for item in self._projects.values()) > _MAX_BYTES:
-                self._projects = {}
-        return kept
-
-
-class KeptSearches:
-    """Keep what searches of a database find and read."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._which: object = None
-        self._kept = KeptSnapshot()
-
-    def snapshot(self, connection: sa.Connection) -> KeptSnapshot | None:
-        """Begin the snapshot of a connection that has read nothing yet; return what is kept of it.
-
-        None where nobody can tell which one it is.
-        """
-        which = self._database.snapshot(connection)
-        if which is None:
+        columns = _Columns(reader, self._project_ids[0], self._revisions[0]).renewed(self._columns)
+        if columns is None:
             return None
-        with self._lock:
-            if self._which != which:
-                self._which, self._kept = which, KeptSnapshot()
-            return self._kept
+        self._kept.keep_columns(self._project_ids[0], columns)
+        runs_ = columns[_RUNS]
+        return KeptProject(runs_.keys, runs_.column.present, columns)
 
 
-def _read(connection: sa.Connection, project_id: int) -> KeptProject:
-    of_project = sa.select(runs.c.id).where(runs.c.project_id == project_id)
-    keys = np.array(connection.scalars(of_project.limit(_MAX_RUNS + 1)).all(), np.int64)
-    keys.sort()
-    heads = connection.scalars(sa.select(experiments.c.head_id).where(experiments.c.project_id == project_id)).all()
-    return KeptProject(keys, np.isin(keys, np.array(heads, np.int64)))
+class _Columns:
+    """Bring columns of a project up to the revision of a snapshot."""
 
+    def __init__(self, reader: ColumnReader, project_id: int, revision: int) -> None:
+        self._reader = reader
+        self._connection = reader.connection
+        self._project_id = project_id
+        self._revision = revision
+        self._changed: dict[int, Keys | None] = {}
 
-def _is_long(connection: sa.Connection, project_id: int, what: What) -> bool:
-    name, type_, _ = what
-    if KINDS[type_] is Kind.NUMBER:  # type: ignore[index]  # the keys are integers at run time
-        return False
-    long = (
-        sa.select(attributes.c.id)
-        .where(
-            attributes.c.project_id == project_id,
-            attributes.c.name == name,
-            attributes.c.type == type_,
-            attributes.c.short_text.is_(None),
+    def renewed(self, columns: Mapping[What, KeptColumn | None]) -> dict[What, KeptColumn] | None:
+        """Return columns as they are now; those that are None are read. None when one should not be kept."""
+        if any(kept is None and self._is_long(what) for what, kept in columns.items()):
+            return None
+        keys = self._keys(columns[_RUNS])
+        if len(keys) > _MAX_RUNS:
+            return None
+        return {what: self._column(what, kept, keys) for what, kept in columns.items()}
+
+    def _keys(self, kept: KeptColumn | None) -> Keys:
+        """Return the keys of all runs."""
+        changed = None if kept is None else self._changed_since(kept.revision)
+        if kept is None or changed is None:
+            of_project = sa.select(runs.c.id).where(runs.c.project_id == self._project_id)
+            keys = np.array(self._connection.scalars(of_project.limit(_MAX_RUNS + 1)).all(), np.int64)
+            keys.sort()
+            return keys
+        gone, _ = places_of(kept.keys, changed)
+        left, there = np.delete(kept.keys, gone), self._there(changed)
+        keys = np.insert(left, np.searchsorted(left, there), there)
+        # Columns share the array.
+        return kept.keys if np.array_equal(keys, kept.keys) else keys
+
+    def _column(self, what: What, kept: KeptColumn | None, keys: Keys) -> KeptColumn:
+        if kept is not None and kept.revision == self._revision:
+            return kept
+        changed = None if kept is None else self._changed_since(kept.revision)
+        if kept is None or changed is None:
+            return KeptColumn.of(self._revision, keys, self._read(what, keys))
+        places, _ = places_of(keys, changed)
+        return kept.renewed(self._revision, keys, changed, self._read(what, keys[places]))
+
+    def _read(self, what: What, keys: Keys) -> Column:
+        """Return the column of some runs."""
+        if what != _RUNS:
+            return self._reader.column(*what, keys)
+        heads = sa.select(experiments.c.head_id).where(experiments.c.project_id == self._project_id)
+        if len(keys) <= _MAX_CHANGED:
+            heads = heads.where(among(self._connection, experiments.c.head_id, keys.tolist()))
+        present = np.zeros(len(keys), np.bool_)
+        places, _ = places_of(keys, np.array(self._connection.scalars(heads).all(), np.int64))
+        present[places] = True
+        return Column(present)
+
+    def _changed_since(self, revision: int) -> Keys | None:
+        """Return the keys of runs that have changed since a revision; None when there are too many."""
+        if revision == self._revision:
+            return np.zeros(0, np.int64)
+        if revision > self._revision:
+            # The project has been deleted.
+            return None
+        if revision not in self._changed:
+            found = revisions.changed_since(self._connection, self._project_id, revision, most=_MAX_CHANGED)
+            self._changed[revision] = None if found is None else np.array(found, np.int64)
+        return self._changed[revision]
+
+    def _there(self, keys: Keys) -> Keys:
+        """Return those of some keys that are of runs of the project."""
+        query = sa.select(runs.c.id).where(
+            runs.c.project_id == self._project_id, among(self._connection, runs.c.id, keys.tolist())
         )
-        .limit(_MAX_LONG_TEXTS)
-        .subquery()
-    )
-    return connection.scalar(sa.select(sa.func.count()).select_from(long)) == _MAX_LONG_TEXTS
+        return np.array(sorted(self._connection.scalars(query)), np.int64)
 
-
-def _size(column: Column) -> int:
-    size: int = column.present.nbytes
-    if column.numbers is not None:
-        size += column.numbers.nbytes
-    size += sum(_TEXT_BYTES + len(text) for text in column.texts if text is not None)
-    return size + sum(_TEXT_BYTES * (1 + len(members)) for members in column.sets if members is not None)
+    def _is_long(self, what: What) -> bool:
+        name, type_, _ = what
+        if what == _RUNS or KINDS[type_] is Kind.NUMBER:  # type: ignore[index]  # the keys are integers at run time
+            return False
+        long = (
+            sa.select(attributes.c.id)
+            .where(
+                attributes.c.project_id == self._project_id,
+                attributes.c.name == name,
+                attributes.c.type == type_,
+                attributes.c.short_text.is_(None),
+            )
+            .limit(_MAX_LONG_TEXTS)
+            .subquery()
+        )
+        return self._connection.scalar(sa.select(sa.func.count()).select_from(long)) == _MAX_LONG_TEXTS

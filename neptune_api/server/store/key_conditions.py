@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # Where the keys of a range are at least so close to each other on average, it is read as a whole.
 _DENSITY: Final = 2
 
 
-def among(connection: sa.Connection, column: sa.ColumnElement[Any], keys: Sequence[int]) -> sa.ColumnElement[bool]:
+def among(connection: sa.Connection, column: sa.ColumnElement[Any], keys: Iterable[int]) -> sa.ColumnElement[bool]:
     """Return the condition that a column has one of some keys, all of which are one parameter."""
     text = ",".join(map(str, keys))
     if connection.dialect.name == "postgresql":

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from neptune_api.server.store import payload_chunks, schema, table_rows
+from neptune_api.server.store import payload_chunks, revisions, schema, table_rows
 from neptune_api.server.store import tails as tails_
 from neptune_api.server.store.columns import PayloadColumns
 from neptune_api.server.store.compaction import compact
@@ -19,6 +18,7 @@ from neptune_api.server.store.keys import keys_of
 from neptune_api.server.store.payload_chunks import Arrival, chunk_row, is_small
 from neptune_api.server.store.run_loading import RUN_FIELDS, load_run
 from neptune_api.server.store.run_state import SERIES_TYPES, VALUE_COLUMNS, Attribute, PayloadSeries
+from neptune_api.server.store.table_rows import upsert
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class FloatChanges:
 class Changes:
     """Changes of run states on their way into the database."""
 
+    run_keys: list[int]
+    """Of all runs that are changed."""
     runs: list[dict[str, object]]
     attributes: Columns
     values: list[dict[str, object]]
@@ -137,6 +139,7 @@ class RunStore:
         """Return every change as rows to write, before a transaction that others wait for."""
         changed = [(run, attribute) for run in self.changed.values() for attribute in run.changed.values()]
         return Changes(
+            run_keys=list(self.changed),
             runs=[
                 {name: getattr(run, name) for name in RUN_FIELDS} for run in self.changed.values() if not run.is_stored
             ],
@@ -160,6 +163,7 @@ class RunStore:
         self._write_payloads(connection, changes.payloads)
         for floats in changes.floats:
             self._write_floats(connection, floats)
+        revisions.advance(connection, changes.run_keys)
 
     def written(self) -> None:
         """Note that the changes are on disk, and forget runs beyond the size of the cache."""
@@ -202,8 +206,8 @@ class RunStore:
             else:
                 series.tail = series.tail_id = None
                 arrivals[item.id] = Arrival(points, key)
-        _upsert(connection, schema.series, series_rows)
-        _upsert(connection, schema.chunks, small)
+        upsert(connection, schema.series, series_rows)
+        upsert(connection, schema.chunks, small)
         if arrivals:
             payload_chunks.store(connection, arrivals, self.chunk_keys)
 
@@ -305,15 +309,4 @@ def _write_previews(connection: sa.Connection, floats: FloatTable, slots: npt.ND
         if not floats.has_preview(slot):
             del floats.last_preview[slot]
     floats.previews = {}
-    _upsert(connection, table, rows)
-
-
-def _upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    # Only the dialect in use: that of PostgreSQL takes long to import.
-    dialect: Any = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
-    statement = dialect.insert(table)
-    keys = [column.name for column in table.primary_key]
-    values = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
+    upsert(connection, table, rows)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import sqlalchemy as sa
 
+from neptune_api.server.store import revisions
 from neptune_api.server.store.lineage import batches
 from neptune_api.server.store.schema import attributes, experiments, projects, runs, users
 
@@ -151,6 +152,7 @@ def set_flag(
     connection: sa.Connection, keys: Collection[int], flag: Literal["trashed", "archived"], value: bool, now_ms: int
 ) -> None:
     """Trash or archive runs, or undo it: the run, its sys/* attribute and its time of modification."""
+    revisions.advance(connection, keys)
     for batch in batches(list(keys)):
         connection.execute(runs.update().where(runs.c.id.in_(batch)).values({flag: value}))
         _set_attribute(connection, batch, f"sys/{flag}", int(value))
@@ -169,11 +171,13 @@ def delete(connection: sa.Connection, keys: Collection[int], now_ms: int) -> Non
         heads = sa.select(experiments.c.project_id, experiments.c.name).where(experiments.c.head_id.in_(batch))
         lost_heads += [(row.project_id, row.name) for row in connection.execute(heads)]
         orphans += connection.scalars(sa.select(runs.c.id).where(runs.c.parent_id.in_(batch)))
+    revisions.advance(connection, [*keys, *orphans])
     for batch in batches(list(keys)):
         connection.execute(runs.update().where(runs.c.parent_id.in_(batch)).values(parent_id=None, fork_step=None))
         connection.execute(runs.delete().where(runs.c.id.in_(batch)))
     deleted = set(keys)
     _describe_orphans(connection, [key for key in orphans if key not in deleted], now_ms)
+    new_heads: list[int] = []
     for project_id, name in lost_heads:
         youngest = connection.scalar(
             sa.select(sa.func.max(runs.c.id)).where(runs.c.project_id == project_id, runs.c.experiment == name)
@@ -182,6 +186,8 @@ def delete(connection: sa.Connection, keys: Collection[int], now_ms: int) -> Non
             connection.execute(experiments.insert().values(project_id=project_id, name=name, head_id=youngest))
             _set_attribute(connection, [youngest], "sys/experiment/is_head", 1)
             _set_attribute(connection, [youngest], "sys/modification_time", now_ms)
+            new_heads.append(youngest)
+    revisions.advance(connection, new_heads)
 
 
 def _describe_orphans(connection: sa.Connection, keys: Sequence[int], now_ms: int) -> None:

@@ -31,7 +31,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from neptune_api.server.store.texts import String, Text
 
-VERSION: Final = "0005"
+VERSION: Final = "0006"
 """The revision of `migrations/versions` that makes this schema."""
 
 SHORT_TEXT: Final = 256
@@ -118,6 +118,8 @@ projects: Final = Table(
     Column("activity_ms", BigInteger, nullable=False),
     # Number of the next run's short id.
     Column("next_run_number", BigInteger, nullable=False, default=1),
+    # How often runs of the project have changed; see the module `revisions`.
+    Column("revision", BigInteger, nullable=False, default=0, server_default="0"),
     UniqueConstraint("workspace_id", "name"),
     UniqueConstraint("workspace_id", "key"),
     # An operation for a deleted project must not land in a new one.
@@ -154,6 +156,16 @@ runs: Final = Table(
     Column("archived", Boolean, nullable=False, default=False),
     UniqueConstraint("project_id", "run_id"),
     UniqueConstraint("project_id", "number"),
+)
+
+# At which revision of its project a run was changed last, or deleted.
+run_revisions: Final = Table(
+    "run_revisions",
+    metadata,
+    Column("run_id", _Key, primary_key=True, autoincrement=False),
+    Column("project_id", ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Index("run_revisions_by_project", "project_id", "revision"),
 )
 
 # The run that represents each experiment now: the one created last under its name.

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     from neptune_api.server.nql.evaluation import BoolArray
     from neptune_api.server.nql.tree import Aggregate, Node
-    from neptune_api.server.store.kept_searches import KeptProject, KeptSearches, KeptSnapshot
+    from neptune_api.server.store.kept_columns import KeptProject, What
+    from neptune_api.server.store.kept_searches import KeptSearches, KeptSnapshot
     from neptune_api.server.store.search_columns import Keys
     from neptune_api.server.store.series import FloatSummaries
 
-    # By name, type and aggregate.
-    Columns = dict[tuple[str, int, Aggregate | None], Column]
+    Columns = dict[What, Column]
 
 # Runs that are looked at together.
 _BATCH: Final = 16_384
@@ -104,7 +104,7 @@ def search(
     if not project_ids:
         return Found(0, [])
     end = offset + limit if limit else 0
-    snapshot = None if kept is None else kept.snapshot(connection)
+    snapshot = None if kept is None else kept.snapshot(connection, project_ids, _needed(query, order))
     question = None if snapshot is None else _question(project_ids, query, order, heads_only=heads_only)
     ranking = None if snapshot is None or question is None else snapshot.ranking(question, end)
     if ranking is None:
@@ -137,6 +137,13 @@ def _question(project_ids: Sequence[int], query: Node, order: Order, *, heads_on
     return tuple(project_ids), terms, order, heads_only
 
 
+def _needed(query: Node, order: Order) -> frozenset[What]:
+    """Return the columns from which a search can be answered; none when there are too many, or of a kind not kept."""
+    if order.type not in _KEPT_ORDERS:
+        return frozenset()
+    return frozenset({(item.name, item.type, item.aggregate) for item in criteria(query)} | {_sorted_by(order)})
+
+
 def _rank(
     reader: ColumnReader,
     query: Node,
@@ -150,12 +157,10 @@ def _rank(
     """Return the first runs that a query holds for, in order, and how many there are of them all."""
     project_ids = reader.project_ids
     ranking = _Ranking(order, size)
-    if snapshot is not None and len(project_ids) == 1 and order.type in _KEPT_ORDERS:
-        needed = {(item.name, item.type, item.aggregate) for item in criteria(query)} | {_sorted_by(order)}
-        kept_project = snapshot.project(reader, project_ids[0], needed)
-        if kept_project is not None:
-            _search_kept(kept_project, query, order, ranking, heads_only=heads_only)
-            return ranking.best()
+    kept_project = None if snapshot is None else snapshot.project(reader)
+    if kept_project is not None:
+        _search_kept(kept_project, query, order, ranking, heads_only=heads_only)
+        return ranking.best()
     conditions = Conditions(
         reader.connection, project_ids, query, heads_only=heads_only, idle_before=reader.idle_before
     )
@@ -188,7 +193,7 @@ def _search_kept(kept: KeptProject, query: Node, order: Order, ranking: _Ranking
     if heads_only:
         holds = holds & kept.heads
     places = np.flatnonzero(holds)
-    column = kept.columns[_sorted_by(order)]
+    column = kept.columns[_sorted_by(order)].column
     if column.numbers is not None:
         ranking.add(kept.keys[places], column.numbers[places])
     else:
@@ -196,7 +201,7 @@ def _search_kept(kept: KeptProject, query: Node, order: Order, ranking: _Ranking
         ranking.add(kept.keys[places], [values[place] for place in places.tolist()] if values else [None] * len(places))
 
 
-def _sorted_by(order: Order) -> tuple[str, int, Aggregate | None]:
+def _sorted_by(order: Order) -> What:
     """Return the column of an order whose type is known."""
     type_ = order.type or 0
     return order.name, type_, order.aggregate if type_ == T.ATTRIBUTE_TYPE_FLOAT_SERIES else None

@@ -63,7 +63,7 @@ class ColumnReader:
         numbers = np.full(len(keys), np.nan) if kind is Kind.NUMBER else None
         values: list[Any] = [] if kind is Kind.NUMBER else [None] * len(keys)
         for some_keys, some_values in found:
-            places, known = _places(keys, some_keys)
+            places, known = places_of(keys, some_keys)
             present[places] = True
             if numbers is not None:
                 numbers[places] = np.array(some_values, np.float64)[known]
@@ -144,9 +144,11 @@ class ColumnReader:
             yield from self.connection.scalars(query.where(about(self.connection, runs.c.id, keys.tolist())))
 
 
-def _places(keys: Keys, some: Sequence[int]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+def places_of(keys: Keys, some: Sequence[int] | Keys) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     """Return where in ascending keys those of `some` are that are among them, and which ones are."""
-    wanted = np.array(some, np.int64)
+    wanted = np.asarray(some, np.int64)
+    if not len(keys):
+        return np.zeros(0, np.intp), np.zeros(len(wanted), np.bool_)
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     known = keys[places] == wanted
     return places[known], known

@@ -6,6 +6,7 @@ longer than SQLite does. PostgreSQL is quickest with one statement over arrays.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from neptune_api.server.store import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     Columns = Mapping[str, Sequence[object]]
 
@@ -79,3 +80,24 @@ ATTRIBUTES: Final = TableRows(
     schema.attributes, [column.name for column in schema.attributes.c if column.computed is None]
 )
 """Attributes and their values."""
+
+
+def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows, all of the same columns; those whose key is there take its place."""
+    if rows:
+        connection.execute(_insert_or_update(connection, table, rows[0]), rows)
+
+
+def upsert_selected(connection: sa.Connection, table: sa.Table, query: sa.Select[Any]) -> None:
+    """Add rows that a query finds, of all columns of the table; those whose key is there take its place."""
+    names = [column.name for column in table.c]
+    connection.execute(_insert_or_update(connection, table, names).from_select(names, query))
+
+
+def _insert_or_update(connection: sa.Connection, table: sa.Table, names: Iterable[str]) -> Any:
+    # Only the dialect in use: that of PostgreSQL takes long to import.
+    dialect: Any = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
+    statement = dialect.insert(table)
+    keys = [column.name for column in table.primary_key]
+    values = {name: statement.excluded[name] for name in names if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=values)

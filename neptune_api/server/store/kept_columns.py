@@ -1,0 +1,155 @@
+"""Columns of all runs of a project in memory, as they were at one revision, and what has become of them at another."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+
+from neptune_api.server.nql.evaluation import Column, judge
+from neptune_api.server.nql.tree import Operator
+from neptune_api.server.store.search_columns import places_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from neptune_api.server.nql.evaluation import BoolArray
+    from neptune_api.server.nql.tree import Aggregate, Criterion
+    from neptune_api.server.store.search_columns import Keys
+
+    # Name, type and aggregate.
+    What = tuple[str, int, Aggregate | None]
+
+_T = TypeVar("_T")
+
+_MAX_VERDICTS: Final = 8
+# Characters of an expression whose verdict is kept.
+_MAX_PATTERN: Final = 10_000
+# About what an object of Python takes beside its characters.
+_TEXT_BYTES: Final = 64
+
+
+class Renewal:
+    """Where in a column at a later revision the values of an earlier one go, and those of the runs that have changed.
+
+    Keys are ascending: `old` and `new` of all runs, `changed` of those that are new, other ones than before, or gone.
+    """
+
+    def __init__(self, old: Keys, new: Keys, changed: Keys) -> None:
+        self._size = len(new)
+        self._kept = len(old)
+        # Runs come last when they are created, and seldom go.
+        is_longer = len(new) >= len(old) and np.array_equal(new[: len(old)], old)
+        self._sources = None if is_longer else np.minimum(np.searchsorted(old, new), max(len(old) - 1, 0))
+        self.left, _ = places_of(old, changed)
+        """Places in the old column whose values count no more."""
+        self._places, _ = places_of(new, changed)
+
+    def array(self, old: npt.NDArray[Any], fresh: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return an array as it is now; `fresh` are the values of the changed runs that are there."""
+        if self._sources is None:
+            values = np.concatenate([old, np.zeros(self._size - self._kept, old.dtype)])
+        else:
+            values = old[self._sources]
+        values[self._places] = fresh
+        return values
+
+    def list(self, old: Sequence[_T | None], fresh: Sequence[_T | None]) -> list[_T | None]:
+        """Return a list as it is now."""
+        values: list[_T | None]
+        if self._sources is None:
+            values = [*old, *[None] * (self._size - self._kept)]
+        else:
+            values = [old[place] for place in self._sources.tolist()]
+        for place, value in zip(self._places.tolist(), fresh, strict=True):
+            values[place] = value
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class KeptColumn:
+    """A column of all runs of a project at a revision of it; it stays what it is."""
+
+    revision: int
+    keys: Keys
+    """Of the runs, ascending."""
+    column: Column
+    size: int
+    """About how many bytes it takes."""
+    _verdicts: OrderedDict[Criterion, BoolArray] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, revision: int, keys: Keys, column: Column) -> KeptColumn:
+        """Keep a column that has just been read."""
+        return cls(revision, keys, column, keys.nbytes + _size(column))
+
+    def verdict(self, criterion: Criterion) -> BoolArray:
+        """Return for which runs a criterion of this column holds."""
+        if criterion.operator is not Operator.MATCHES or len(str(criterion.value)) > _MAX_PATTERN:
+            return judge(criterion, self.column)
+        with self._lock:
+            found = self._verdicts.get(criterion)
+            if found is not None:
+                self._verdicts.move_to_end(criterion)
+        if found is None:
+            found = judge(criterion, self.column)
+            with self._lock:
+                self._verdicts[criterion] = found
+                while len(self._verdicts) > _MAX_VERDICTS:
+                    self._verdicts.popitem(last=False)
+        return found
+
+    def renewed(self, revision: int, keys: Keys, changed: Keys, fresh: Column) -> KeptColumn:
+        """Return the column at a later revision; `fresh` has the values of the changed runs that are there."""
+        renewal = Renewal(self.keys, keys, changed)
+        old = self.column
+        column = Column(
+            renewal.array(old.present, fresh.present),
+            None if old.numbers is None or fresh.numbers is None else renewal.array(old.numbers, fresh.numbers),
+            renewal.list(old.texts, fresh.texts) if old.texts or fresh.texts else (),
+            renewal.list(old.sets, fresh.sets) if old.sets or fresh.sets else (),
+        )
+        left = _taken(old, renewal.left)
+        size = self.size + keys.nbytes - self.keys.nbytes + _size(fresh) - _size(left)
+        with self._lock:
+            verdicts = list(self._verdicts.items())
+        judged = ((criterion, renewal.array(verdict, judge(criterion, fresh))) for criterion, verdict in verdicts)
+        return KeptColumn(revision, keys, column, size, OrderedDict(judged))
+
+
+@dataclass(frozen=True, slots=True)
+class KeptProject:
+    """What searches need of a project, at one revision: keys of all its runs, ascending, and columns beside them."""
+
+    keys: Keys
+    heads: BoolArray
+    """Which runs represent an experiment."""
+    columns: Mapping[What, KeptColumn]
+
+    def verdict(self, criterion: Criterion) -> BoolArray:
+        """Return for which runs a criterion holds."""
+        return self.columns[criterion.name, criterion.type, criterion.aggregate].verdict(criterion)
+
+
+def _taken(column: Column, places: npt.NDArray[np.intp]) -> Column:
+    listed = places.tolist()
+    return Column(
+        column.present[places],
+        None if column.numbers is None else column.numbers[places],
+        [column.texts[place] for place in listed] if column.texts else (),
+        [column.sets[place] for place in listed] if column.sets else (),
+    )
+
+
+def _size(column: Column) -> int:
+    size: int = column.present.nbytes
+    if column.numbers is not None:
+        size += column.numbers.nbytes
+    size += sum(_TEXT_BYTES + len(text) for text in column.texts if text is not None)
+    return size + sum(_TEXT_BYTES * (1 + len(members)) for members in column.sets if members is not None)
