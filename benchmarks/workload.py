@@ -51,8 +51,8 @@ _IDLE_BYTES: Final = 256 * 1024
 class Writer:
     """Writes to runs of one project through one channel."""
 
-    def __init__(self, channel: grpc.Channel, workspace: str) -> None:
-        self.project = f"{workspace}/{PROJECT}"
+    def __init__(self, channel: grpc.Channel, workspace: str, project: str = PROJECT) -> None:
+        self.project = f"{workspace}/{project}"
         self.ingest = IngestServiceStub(channel)
         self.series = SeriesServiceStub(channel)
 

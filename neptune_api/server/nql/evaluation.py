@@ -42,6 +42,16 @@ class Column:
     texts: Sequence[str | None] = ()
     sets: Sequence[Collection[str] | None] = ()
 
+    def take(self, places: npt.NDArray[np.intp]) -> Column:
+        """Return the column of the runs at some places."""
+        listed = places.tolist() if self.numbers is None else ()
+        return Column(
+            self.present[places],
+            None if self.numbers is None else self.numbers[places],
+            [self.texts[place] for place in listed] if self.texts else (),
+            [self.sets[place] for place in listed] if self.sets else (),
+        )
+
 
 def evaluate(node: Node, size: int, verdict: Callable[[Criterion], BoolArray]) -> BoolArray:
     """Return for which of `size` runs a tree holds; `verdict` tells it of a criterion."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from neptune_api.server.nql.evaluation import Column, judge
-from neptune_api.server.nql.tree import Operator
+from neptune_api.server.nql.evaluation import Column, evaluate, judge
+from neptune_api.server.nql.tree import And, Operator, criteria
 from neptune_api.server.store.search_columns import places_of
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from neptune_api.server.nql.evaluation import BoolArray
-    from neptune_api.server.nql.tree import Aggregate, Criterion
+    from neptune_api.server.nql.tree import Aggregate, Criterion, Node
     from neptune_api.server.store.search_columns import Keys
 
     # Name, type and aggregate.
     What = tuple[str, int, Aggregate | None]
+    Places = npt.NDArray[np.intp]
 
 _T = TypeVar("_T")
 
@@ -46,9 +48,9 @@ class Renewal:
         # Runs come last when they are created, and seldom go.
         is_longer = len(new) >= len(old) and np.array_equal(new[: len(old)], old)
         self._sources = None if is_longer else np.minimum(np.searchsorted(old, new), max(len(old) - 1, 0))
-        self.left, _ = places_of(old, changed)
+        self.left: Final = places_of(old, changed)[0]
         """Places in the old column whose values count no more."""
-        self._places, _ = places_of(new, changed)
+        self._places = places_of(new, changed)[0]
 
     def array(self, old: npt.NDArray[Any], fresh: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return an array as it is now; `fresh` are the values of the changed runs that are there."""
@@ -81,7 +83,8 @@ class KeptColumn:
     column: Column
     size: int
     """About how many bytes it takes."""
-    _verdicts: OrderedDict[Criterion, BoolArray] = field(default_factory=OrderedDict)
+    _verdicts: OrderedDict[Criterion, BoolArray | None] = field(default_factory=OrderedDict)
+    """Of expressions; None of those that have been looked for in some of the runs."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -89,21 +92,22 @@ class KeptColumn:
         """Keep a column that has just been read."""
         return cls(revision, keys, column, keys.nbytes + _size(column))
 
-    def verdict(self, criterion: Criterion) -> BoolArray:
-        """Return for which runs a criterion of this column holds."""
+    def verdict(self, criterion: Criterion, places: Places) -> BoolArray:
+        """Return for which of the runs at some places a criterion of this column holds."""
         if criterion.operator is not Operator.MATCHES or len(str(criterion.value)) > _MAX_PATTERN:
-            return judge(criterion, self.column)
+            return self._judge(criterion, places)
         with self._lock:
+            is_first = criterion not in self._verdicts
             found = self._verdicts.get(criterion)
-            if found is not None:
-                self._verdicts.move_to_end(criterion)
+            self._keep(criterion, found)
+        if found is None and is_first and 2 * len(places) <= len(self.keys):
+            return self._judge(criterion, places)
         if found is None:
+            # It is asked again, after some change: what has been found out of other runs is still so then.
             found = judge(criterion, self.column)
             with self._lock:
-                self._verdicts[criterion] = found
-                while len(self._verdicts) > _MAX_VERDICTS:
-                    self._verdicts.popitem(last=False)
-        return found
+                self._keep(criterion, found)
+        return found[places]
 
     def renewed(self, revision: int, keys: Keys, changed: Keys, fresh: Column) -> KeptColumn:
         """Return the column at a later revision; `fresh` has the values of the changed runs that are there."""
@@ -115,12 +119,22 @@ class KeptColumn:
             renewal.list(old.texts, fresh.texts) if old.texts or fresh.texts else (),
             renewal.list(old.sets, fresh.sets) if old.sets or fresh.sets else (),
         )
-        left = _taken(old, renewal.left)
-        size = self.size + keys.nbytes - self.keys.nbytes + _size(fresh) - _size(left)
+        size = self.size + keys.nbytes - self.keys.nbytes + _size(fresh) - _size(old.take(renewal.left))
         with self._lock:
-            verdicts = list(self._verdicts.items())
-        judged = ((criterion, renewal.array(verdict, judge(criterion, fresh))) for criterion, verdict in verdicts)
-        return KeptColumn(revision, keys, column, size, OrderedDict(judged))
+            verdicts = self._verdicts.copy()
+        for criterion, verdict in verdicts.items():
+            if verdict is not None:
+                verdicts[criterion] = renewal.array(verdict, judge(criterion, fresh))
+        return KeptColumn(revision, keys, column, size, verdicts)
+
+    def _judge(self, criterion: Criterion, places: Places) -> BoolArray:
+        return judge(criterion, self.column if len(places) == len(self.keys) else self.column.take(places))
+
+    def _keep(self, criterion: Criterion, verdict: BoolArray | None) -> None:
+        self._verdicts[criterion] = verdict
+        self._verdicts.move_to_end(criterion)
+        while len(self._verdicts) > _MAX_VERDICTS:
+            self._verdicts.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +146,20 @@ class KeptProject:
     """Which runs represent an experiment."""
     columns: Mapping[What, KeptColumn]
 
-    def verdict(self, criterion: Criterion) -> BoolArray:
-        """Return for which runs a criterion holds."""
-        return self.columns[criterion.name, criterion.type, criterion.aggregate].verdict(criterion)
+    def holding(self, query: Node, *, heads_only: bool) -> Places:
+        """Return the places of the runs that a query holds for."""
+        places = np.flatnonzero(self.heads) if heads_only else np.arange(len(self.keys))
+        # Expressions take longest: they are looked for where everything else holds.
+        for term in sorted(query.terms if isinstance(query, And) else (query,), key=_has_expression):
+            places = places[evaluate(term, len(places), partial(self._verdict, places))]
+        return places
+
+    def _verdict(self, places: Places, criterion: Criterion) -> BoolArray:
+        return self.columns[criterion.name, criterion.type, criterion.aggregate].verdict(criterion, places)
 
 
-def _taken(column: Column, places: npt.NDArray[np.intp]) -> Column:
-    listed = places.tolist()
-    return Column(
-        column.present[places],
-        None if column.numbers is None else column.numbers[places],
-        [column.texts[place] for place in listed] if column.texts else (),
-        [column.sets[place] for place in listed] if column.sets else (),
-    )
+def _has_expression(term: Node) -> bool:
+    return any(item.operator is Operator.MATCHES for item in criteria(term))
 
 
 def _size(column: Column) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -22,7 +22,7 @@ from neptune_api.server.store import revisions
 from neptune_api.server.store.kept_columns import KeptColumn, KeptProject
 from neptune_api.server.store.key_conditions import among
 from neptune_api.server.store.schema import attributes, experiments, runs
-from neptune_api.server.store.search_columns import places_of
+from neptune_api.server.store.search_columns import ROWS, places_of
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
@@ -194,9 +194,7 @@ class _Columns:
         changed = None if kept is None else self._changed_since(kept.revision)
         if kept is None or changed is None:
             of_project = sa.select(runs.c.id).where(runs.c.project_id == self._project_id)
-            keys = np.array(self._connection.scalars(of_project.limit(_MAX_RUNS + 1)).all(), np.int64)
-            keys.sort()
-            return keys
+            return self._read_keys(of_project.limit(_MAX_RUNS + 1))
         gone, _ = places_of(kept.keys, changed)
         left, there = np.delete(kept.keys, gone), self._there(changed)
         keys = np.insert(left, np.searchsorted(left, there), there)
@@ -216,11 +214,13 @@ class _Columns:
         """Return the column of some runs."""
         if what != _RUNS:
             return self._reader.column(*what, keys)
-        heads = sa.select(experiments.c.head_id).where(experiments.c.project_id == self._project_id)
+        heads = sa.select(experiments.c.head_id)
         if len(keys) <= _MAX_CHANGED:
             heads = heads.where(among(self._connection, experiments.c.head_id, keys.tolist()))
+        else:
+            heads = heads.where(experiments.c.project_id == self._project_id)
         present = np.zeros(len(keys), np.bool_)
-        places, _ = places_of(keys, np.array(self._connection.scalars(heads).all(), np.int64))
+        places, _ = places_of(keys, self._read_keys(heads))
         present[places] = True
         return Column(present)
 
@@ -237,11 +237,16 @@ class _Columns:
         return self._changed[revision]
 
     def _there(self, keys: Keys) -> Keys:
-        """Return those of some keys that are of runs of the project."""
-        query = sa.select(runs.c.id).where(
-            runs.c.project_id == self._project_id, among(self._connection, runs.c.id, keys.tolist())
-        )
-        return np.array(sorted(self._connection.scalars(query)), np.int64)
+        """Return those of some keys that are of runs: they stay in their project."""
+        query = sa.select(runs.c.id).where(among(self._connection, runs.c.id, keys.tolist()))
+        return self._read_keys(query)
+
+    def _read_keys(self, query: sa.Select[Any]) -> Keys:
+        """Return the keys that a query finds, ascending."""
+        with self._connection.scalars(query, execution_options={"yield_per": ROWS}) as found:
+            keys = np.fromiter(found, np.int64)
+        keys.sort()
+        return keys
 
     def _is_long(self, what: What) -> bool:
         name, type_, _ = what

@@ -189,10 +189,7 @@ def _rank(
 
 
 def _search_kept(kept: KeptProject, query: Node, order: Order, ranking: _Ranking, *, heads_only: bool) -> None:
-    holds = evaluate(query, len(kept.keys), kept.verdict)
-    if heads_only:
-        holds = holds & kept.heads
-    places = np.flatnonzero(holds)
+    places = kept.holding(query, heads_only=heads_only)
     column = kept.columns[_sorted_by(order)].column
     if column.numbers is not None:
         ranking.add(kept.keys[places], column.numbers[places])
