@@ -163,6 +163,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         changed(schema.projects, "next_run_number", 2),
         "The next run of the project lab would get the number 2",
     ),
+    "a revision": (changed(schema.projects, "revision", 0), "lab is at revision 0, and some of its runs have changed"),
     "an operation": (changed(schema.operations, "payload", b"\xff\xff"), "of the log is no message."),
     "a block": (
         changed(schema.operations, "payload", b"short", schema.operations.c.kind == Kind.BLOCK),

@@ -185,9 +185,9 @@ def test_only_what_has_changed_is_read_again(bench: Bench, read_again: list[tupl
     assert ask(bench, question, kept)[0] == 20
     assert sorted(read_again[-2:]) == [("s", 20), ("x", 20)]
     read_again.clear()
-    # What is in the same order is not even sorted again, and what does not concern runs changes nothing.
+    # What is in the same order is not sorted again, and what does not concern runs changes nothing.
     Directory(bench.database).ensure_workspace("other")
-    assert bench.apply(operations.assign({"x": 0.0}, run="none"))[0] != {}
+    assert bench.apply(operations.assign({"x": 0.0}, run="none")) == [{"RUN_NOT_FOUND": 1}]
     assert ask(bench, question, kept)[0] == 20
     assert read_again == []
     bench.apply(operations.assign({"x": -1.0}, run="r3"), operations.create("new"))

@@ -27,6 +27,7 @@ from neptune_api.server.store.schema import (
     previews,
     projects,
     requests,
+    run_revisions,
     runs,
     series,
     tails,
@@ -282,6 +283,9 @@ def _numbers(connection: sa.Connection) -> Iterator[str]:
     query = sa.select(projects.c.name, projects.c.next_run_number).join_from(projects, runs).group_by(projects.c.id)
     for name, number in connection.execute(query.having(sa.func.max(runs.c.number) >= projects.c.next_run_number)):
         yield f"The next run of the project {name} would get the number {number}, which is taken."
+    query = sa.select(projects.c.name, projects.c.revision).join_from(projects, run_revisions).group_by(projects.c.id)
+    for name, revision in connection.execute(query.having(sa.func.max(run_revisions.c.revision) > projects.c.revision)):
+        yield f"The project {name} is at revision {revision}, and some of its runs have changed at a later one."
 
 
 def _log(connection: sa.Connection) -> Iterator[str]:
