@@ -13,10 +13,8 @@ import json
 import os
 import re
 import secrets
-import threading
 import time
 import uuid
-from collections import OrderedDict
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +25,7 @@ import sqlalchemy as sa
 from neptune_api.credentials import ApiToken, InvalidTokenError, Secret
 from neptune_api.server.errors import StatusError, unauthenticated
 from neptune_api.server.limits import MAX_TOKEN_BYTES
+from neptune_api.server.recent import Recent
 from neptune_api.server.store import schema
 from neptune_api.server.store.database import StoreError
 from neptune_api.server.validation import Checks
@@ -238,8 +237,7 @@ class Identity:
         self._clock = clock
         # Verified access tokens by their hash: caller and expiry. Every call authenticates; HMAC, JSON and a look into
         # the store would cost as much as a small call itself.
-        self._verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._verified: Recent[bytes, tuple[Caller, float]] = Recent(_CACHED_TOKENS)
 
     @property
     def issuer(self) -> str:
@@ -259,16 +257,10 @@ class Identity:
                 "AuthService.ExchangeApiToken gives one for an API token."
             )
         digest = hashlib.sha256(token.encode(errors="replace")).digest()
-        with self._lock:
-            known = self._verified.get(digest)
-            if known is not None:
-                self._verified.move_to_end(digest)
+        known = self._verified.get(digest)
         if known is None:
             known = self._verify_access(token)
-            with self._lock:
-                self._verified[digest] = known
-                if len(self._verified) > _CACHED_TOKENS:
-                    self._verified.popitem(last=False)
+            self._verified.put(digest, known)
         caller, expiry = known
         if expiry <= self._clock():
             raise _expired("access token", "refresh it, or exchange the API token for a new one")

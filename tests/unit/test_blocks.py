@@ -374,12 +374,12 @@ def test_layouts_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = BlockDecoder()
     for count in range(1, 60):
         assert_agrees(decoder, batch_of([f"m{number}" for number in range(count)], 2))
-        sizes = [layout.size for layout in decoder._layouts.values()]
-        assert decoder._size == sum(sizes)
+        sizes = [layout.size for layout in decoder._layouts]
+        assert decoder._layouts.size == sum(sizes)
         assert sum(sizes) <= 20_000
         assert sizes
     # The oldest went first: those that came last are known.
-    known = {len(layout.paths) for layout in decoder._layouts.values()}
+    known = {len(layout.paths) for layout in decoder._layouts}
     assert known == set(range(min(known), 60))
 
 
@@ -395,7 +395,7 @@ def test_forgotten_layouts_give_their_memory_back() -> None:
     decoder = BlockDecoder()
     for paths in (("m", "a", "bb"), ("m", "bb", "a")) * 20:
         assert_agrees(decoder, batch_of(paths, 1))
-        assert decoder._size == sum(layout.size for layout in decoder._layouts.values())
+        assert decoder._layouts.size == sum(layout.size for layout in decoder._layouts)
     assert len(decoder._layouts) <= 1
 
 
@@ -412,4 +412,4 @@ def test_eight_threads_share_a_decoder() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(decode, range(0, 24, 3)))
-    assert decoder._size == sum(layout.size for layout in decoder._layouts.values())
+    assert decoder._layouts.size == sum(layout.size for layout in decoder._layouts)

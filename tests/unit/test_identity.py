@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neptune_api.credentials import ApiToken
-from neptune_api.server import identity as identity_module
 from neptune_api.server.errors import StatusError
 from neptune_api.server.identity import Addresses, Caller, Identity, Secrets, calling_as, current_caller
 from neptune_api.server.limits import MAX_TOKEN_BYTES
@@ -505,7 +504,7 @@ def test_caller_is_known_inside_its_call_only() -> None:
 
 
 def test_remembered_tokens_are_bounded(identity: Identity, alice: UserRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity_module, "_CACHED_TOKENS", 3)
+    monkeypatch.setattr(identity._verified, "_most", 3)
     tokens = [identity.exchange(identity.api_token_of(alice.id)).access_token for _ in range(5)]
     for token in (*tokens, *tokens):
         assert identity.authenticate(f"Bearer {token}").username == "alice"

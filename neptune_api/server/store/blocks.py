@@ -9,15 +9,15 @@ Whatever does not fit (other values than floats, assignments, previews, a missin
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from neptune_api._wire import fields, varint
+from neptune_api.server.recent import Recent
 from neptune_api.server.store import rules
 from neptune_api.v1 import ingest_pb2 as pb
 
@@ -138,9 +138,7 @@ class BlockDecoder:
 
     def __init__(self) -> None:
         # The layout met last for each sign of a region of appends.
-        self._layouts: OrderedDict[_Sign, Layout] = OrderedDict()
-        self._size = 0
-        self._lock = threading.Lock()
+        self._layouts: Recent[_Sign, Layout] = Recent(_LAYOUT_BYTES, attrgetter("size"))
 
     def decode(self, batch: bytes | memoryview) -> Iterator[Block | pb.UpdateRunSnapshot]:
         """Yield what a batch holds; raises DecodeError for bytes that are not UpdateRunSnapshots."""
@@ -180,31 +178,18 @@ class BlockDecoder:
             return
         # The signs were equal by chance: the layout is of other series.
         if rows is not None:
-            self._forget(_sign(rows.regions[0]))
+            self._layouts.drop(_sign(rows.regions[0]))
         for snapshot, _ in waiting:
             yield pb.UpdateRunSnapshot.FromString(bytes(snapshot))
 
     def _layout(self, snapshot: memoryview, start: int) -> Layout | None:
         sign = _sign(snapshot[start:])
-        with self._lock:
-            layout = self._layouts.get(sign)
-            if layout is not None:
-                self._layouts.move_to_end(sign)
-                return layout
-        layout = Layout.learn(bytes(snapshot[start:]))
+        layout = self._layouts.get(sign)
         if layout is None:
-            return None
-        with self._lock:
-            self._size += layout.size - (self._layouts[sign].size if sign in self._layouts else 0)
-            self._layouts[sign] = layout
-            while self._size > _LAYOUT_BYTES and len(self._layouts) > 1:
-                self._size -= self._layouts.popitem(last=False)[1].size
+            layout = Layout.learn(bytes(snapshot[start:]))
+            if layout is not None:
+                self._layouts.put(sign, layout)
         return layout
-
-    def _forget(self, sign: _Sign) -> None:
-        with self._lock:
-            layout = self._layouts.pop(sign, None)
-            self._size -= 0 if layout is None else layout.size
 
 
 def _sign(region: memoryview) -> _Sign:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 
+from neptune_api.server.recent import Recent
 from neptune_api.server.store import steps
 from neptune_api.server.store.columns import FloatColumns
 from neptune_api.server.store.damage import tail_columns
@@ -208,8 +209,7 @@ class _Tails:
         self._runs: set[int] = set()
         for batch in batches(list(self._wanted)):
             self._runs |= set(connection.scalars(sa.select(tails.c.run_id).where(tails.c.run_id.in_(batch)).distinct()))
-        self._kept: OrderedDict[int, dict[int, FloatColumns]] = OrderedDict()
-        self._size = 0
+        self._kept: Recent[int, dict[int, FloatColumns]] = Recent(_TAIL_BYTES, _bytes)
 
     def span(self, run_key: int, attribute_id: int) -> list[ChunkSpan]:
         """Return where the points of a series in tails begin and end; empty when there are none."""
@@ -223,14 +223,10 @@ class _Tails:
         return self._of_run(self._run_of[attribute_id])[attribute_id]
 
     def _of_run(self, run_key: int) -> dict[int, FloatColumns]:
-        if run_key in self._kept:
-            self._kept.move_to_end(run_key)
-            return self._kept[run_key]
-        found = tail_columns(self._connection, run_key, self._wanted[run_key])
-        self._kept[run_key] = found
-        self._size += _bytes(found)
-        while self._size > _TAIL_BYTES and len(self._kept) > 1:
-            self._size -= _bytes(self._kept.popitem(last=False)[1])
+        found = self._kept.get(run_key)
+        if found is None:
+            found = tail_columns(self._connection, run_key, self._wanted[run_key])
+            self._kept.put(run_key, found)
         return found
 
 

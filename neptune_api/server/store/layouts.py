@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import sqlalchemy as sa
 
+from neptune_api.server.recent import Recent
 from neptune_api.server.store.blocks import Block, Layout
 from neptune_api.server.store.schema import layouts, operations
 
@@ -83,12 +84,11 @@ class LayoutShelf:
     """Remember which layouts have been met, and which of them the database has; safe for threads."""
 
     def __init__(self) -> None:
-        self._met: OrderedDict[str, int] = OrderedDict()
+        self._met: Recent[str, int] = Recent(_MOST_MET)
         self._stored: dict[str, Layout] = {}
         self._size = 0
         # What a key stands for never changes: these stay when it is in doubt whether the database has them.
-        self._read: OrderedDict[str, Layout] = OrderedDict()
-        self._read_size = 0
+        self._read: Recent[str, Layout] = Recent(_MOST_BYTES, attrgetter("size"))
         self._lock = threading.Lock()
         self._is_full = False
 
@@ -105,9 +105,8 @@ class LayoutShelf:
             # One that is larger than all that is kept would never find room.
             if len(layout.fixed) < _LEAST_BYTES or layout.size > _MOST_BYTES:
                 return False
-            met = self._met[layout.key] = self._met.pop(layout.key, 0) + 1
-            if len(self._met) > _MOST_MET:
-                self._met.popitem(last=False)
+            met = (self._met.get(layout.key) or 0) + 1
+            self._met.put(layout.key, met)
             if met < _WORTH_KEEPING:
                 return False
             if self._size + layout.size > _MOST_BYTES:
@@ -127,21 +126,15 @@ class LayoutShelf:
     def get(self, connection: sa.Connection, key: str) -> Layout:
         """Return the layout that an operation of the log refers to; raises ValueError when it is damaged."""
         with self._lock:
-            if key in self._read:
-                self._read.move_to_end(key)
-            layout = self._stored.get(key) or self._read.get(key)
+            layout = self._stored.get(key)
+        # Operations that another process accepted, or this one before it was restarted, come one after the other.
+        layout = layout or self._read.get(key)
         if layout is not None:
             return layout
         layout = Layout.learn(connection.scalars(sa.select(layouts.c.region).where(layouts.c.key == key)).one())
         if layout is None or layout.key != key:
             raise ValueError(f"The layout {key} is damaged.")
-        with self._lock:
-            # Operations that another process accepted, or this one before it was restarted, come one after the other.
-            if key not in self._read:
-                self._read[key] = layout
-                self._read_size += layout.size
-            while self._read_size > _MOST_BYTES and len(self._read) > 1:
-                self._read_size -= self._read.popitem(last=False)[1].size
+        self._read.put(key, layout)
         return layout
 
     def doubt(self) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 
+from neptune_api.server.recent import Recent
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store import steps
 from neptune_api.server.store.damage import chunk_error, tail_columns
@@ -319,8 +319,7 @@ class FloatSummaries:
     """
 
     def __init__(self) -> None:
-        self._cache: OrderedDict[tuple[int, int], FloatSummary] = OrderedDict()
-        self._lock = threading.Lock()
+        self._cuts: Recent[tuple[int, int], FloatSummary] = Recent(_CACHED_SUMMARIES)
 
     def of(self, connection: sa.Connection, found: Sequence[Sequence[Segment]]) -> list[FloatSummary]:
         """Return the summary of each series."""
@@ -340,10 +339,7 @@ class FloatSummaries:
     def _cut_summaries(
         self, connection: sa.Connection, cuts: set[tuple[int, int]]
     ) -> dict[tuple[int, int], FloatSummary]:
-        with self._lock:
-            known = {cut: self._cache[cut] for cut in cuts if cut in self._cache}
-            for cut in known:
-                self._cache.move_to_end(cut)
+        known = {cut: summary for cut in cuts if (summary := self._cuts.get(cut)) is not None}
         missing = sorted(cuts - known.keys())
         spans = chunk_spans(connection, {attribute_id for attribute_id, _ in missing})
         readers: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -361,10 +357,8 @@ class FloatSummaries:
                 else:
                     part = FloatSummary.of(points[: int(np.searchsorted(points.steps, cut[1], "right"))])
                 known[cut] = known[cut].merge(part)
-        with self._lock:
-            self._cache.update((cut, known[cut]) for cut in missing)
-            while len(self._cache) > _CACHED_SUMMARIES:
-                self._cache.popitem(last=False)
+        for cut in missing:
+            self._cuts.put(cut, known[cut])
         return known
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import sqlalchemy as sa
 
+from neptune_api.server.recent import Recent
 from neptune_api.server.store import columns as columns_
 from neptune_api.server.store.columns import FloatColumns
 from neptune_api.server.store.compaction import read_tails
@@ -77,8 +78,7 @@ class WrittenPoints:
         self._connection = connection
         self._ranges: dict[int, _Ranges] = {}
         self._tails: dict[int, dict[int, FloatColumns]] = {}
-        self._chunks: OrderedDict[int, _Chunk] = OrderedDict()
-        self._size = 0
+        self._chunks: Recent[int, _Chunk] = Recent(_KEPT_BYTES, attrgetter("size"))
 
     def value(self, run_key: int, attribute_id: int, step: int, *, is_float: bool) -> PointValue | None:
         """Return what was logged last at a step (micro-steps) of a series of a run; None when nothing was.
@@ -151,7 +151,6 @@ class WrittenPoints:
     def _chunk(self, chunk_id: int, *, is_float: bool) -> _Chunk:
         kept = self._chunks.get(chunk_id)
         if kept is not None:
-            self._chunks.move_to_end(chunk_id)
             return kept
         ((_, payload),) = load_chunks(self._connection, [chunk_id])
         return self._keep(chunk_id, payload, is_float=is_float)
@@ -161,9 +160,5 @@ class WrittenPoints:
         # Stable: of points at the same step the one logged later comes later.
         order = np.argsort(columns.steps, kind="stable")
         chunk = _Chunk(columns, columns.steps[order], order, len(payload) + _POINT_BYTES * len(columns))
-        self._chunks[chunk_id] = chunk
-        self._size += chunk.size
-        while self._size > _KEPT_BYTES and len(self._chunks) > 1:
-            _, dropped = self._chunks.popitem(last=False)
-            self._size -= dropped.size
+        self._chunks.put(chunk_id, chunk)
         return chunk
