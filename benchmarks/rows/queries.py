@@ -252,7 +252,11 @@ class Queries:
         plain.executemany(
             "INSERT INTO cells VALUES (?, ?, ?)", ((run, name, run) for run in range(cells) for name in names)
         )
+        expression = f"^({'|'.join(names)})$"
         configs = AttributeValuesQuery(attribute_names_filter=StringList(values=names), next_page=NextPage(limit=_PAGE))
+        matching = AttributeValuesQuery(
+            attribute_name_filter=AttributeNameFilter(must_match_regexes=[expression]), next_page=NextPage(limit=_PAGE)
+        )
         summaries = AttributeValuesQuery(
             attribute_filter=[AttributeTypeFilter(attribute_type=AttributeType.ATTRIBUTE_TYPE_FLOAT_SERIES)],
             next_page=NextPage(limit=_PAGE),
@@ -263,6 +267,7 @@ class Queries:
 
         for name, what, project, query, expected in (
             ("values", f"{len(names)} configs of each run", shape, configs, cells),
+            ("values-matching", f"{len(names)} configs of each run, by an expression", shape, matching, cells),
             ("summaries", "summaries of float series", series, summaries, min(_PAGE, series.runs * series.series)),
         ):
             request = QueryAttributeValuesRequest(

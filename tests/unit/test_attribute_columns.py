@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from neptune_api.conformance import operations
 from neptune_api.server import limits
 from neptune_api.server.attribute_messages import encode_attributes, encode_by_run
+from neptune_api.server.regexes import searcher
 from neptune_api.server.store import attribute_columns, value_pages
 from neptune_api.server.store.attributes import (
     RUNS,
@@ -27,6 +28,7 @@ from neptune_api.server.store.attributes import (
 from neptune_api.server.store.directory import Directory
 from neptune_api.server.store.schema import SHORT_TEXT
 from neptune_api.server.store.series import FloatSummaries
+from neptune_api.v1.queries_pb2 import AttributeType
 from tests.stores import Bench
 
 if TYPE_CHECKING:
@@ -86,9 +88,8 @@ def from_columns(bench: Bench, runs: Collection[RunRow], names: Collection[str],
     return {key: each for key, each in fields.items() if each}
 
 
-def from_rows(bench: Bench, runs: Collection[RunRow], names: Collection[str]) -> tuple[dict[int, bytes], int]:
+def from_rows(bench: Bench, runs: Collection[RunRow], which: AttributeFilter) -> tuple[dict[int, bytes], int]:
     """Return the same from rows, and about how many bytes they have."""
-    which = AttributeFilter(frozenset(names))
     with bench.database.read() as connection:
         found = [
             values
@@ -116,20 +117,35 @@ def test_columns_give_what_rows_give(
         patch.setattr(attribute_columns, "FEWEST_RUNS", fewest)
         patch.setattr(attribute_columns, "MOST_VALUES", most)
         patch.setattr(attribute_columns, "_SERIES_AT_ONCE", series)
-        assert from_columns(bench, some, names) == from_rows(bench, some, names)[0]
+        assert from_columns(bench, some, names) == from_rows(bench, some, AttributeFilter(frozenset(names)))[0]
+
+
+filters = st.builds(
+    AttributeFilter,
+    st.none() | st.frozensets(st.sampled_from(NAMES), min_size=1),
+    st.none() | st.frozensets(st.sampled_from([int(type_) for type_ in AttributeType.values() if type_]), min_size=1),
+    st.none() | st.sampled_from([searcher(pattern) for pattern in ("", "^[a-m]", "[0-9]$", "nothing")]),
+)
 
 
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.data(),
-    names=st.lists(st.sampled_from(NAMES), min_size=1, unique=True),
+    which=filters,
     limit=st.integers(1, 5) | st.integers(6, 60),
     fewest=st.sampled_from([1, 5]),
+    definitions=st.sampled_from([3, 1_000]),
     size=st.sampled_from([300, 2_000, MANY]),
 )
 def test_pages_give_what_rows_give(
-    world: tuple[Bench, list[RunRow]], data: st.DataObject, names: list[str], limit: int, fewest: int, size: int
+    world: tuple[Bench, list[RunRow]],
+    data: st.DataObject,
+    which: AttributeFilter,
+    definitions: int,
+    limit: int,
+    fewest: int,
+    size: int,
 ) -> None:
     bench, runs = world
     some = [run for run in runs if run.project_id == bench.project_id]
@@ -137,13 +153,13 @@ def test_pages_give_what_rows_give(
     if data.draw(st.booleans()):
         some = data.draw(st.lists(st.sampled_from(some), unique=True))
         numbers = [run.number for run in some]
-    which = AttributeFilter(frozenset(names))
     found: defaultdict[int, bytes] = defaultdict(bytes)
     counts: list[int] = []
     after: Place | None = None
     with pytest.MonkeyPatch.context() as patch, bench.database.read() as connection:
         patch.setattr(attribute_columns, "FEWEST_RUNS", fewest)
         patch.setattr(limits, "MAX_VALUES_PAGE_BYTES", size)
+        patch.setattr(value_pages, "_MOST_DEFINITIONS", definitions)
         while not counts or after is not None:
             page = value_pages.page(
                 connection, bench.project_id, numbers, which, FloatSummaries(), after=after, limit=limit
@@ -153,7 +169,7 @@ def test_pages_give_what_rows_give(
                 assert page.runs[key].key == key
                 found[key] += b"".join(fields)
             after = page.end
-    expected, _ = from_rows(bench, some, names)
+    expected, _ = from_rows(bench, some, which)
     assert [item for item in found.items() if item[1]] == list(expected.items())
     # What is left out of a page, because it is full or because the next attribute is large, makes another one.
     assert max(counts) <= limit
@@ -166,7 +182,7 @@ def test_pages_give_what_rows_give(
 def test_bytes_are_counted_as_those_of_rows(world: tuple[Bench, list[RunRow]], monkeypatch: pytest.MonkeyPatch) -> None:
     bench, runs = world
     monkeypatch.setattr(attribute_columns, "FEWEST_RUNS", 1)
-    expected, size = from_rows(bench, runs, NAMES)
+    expected, size = from_rows(bench, runs, AttributeFilter(frozenset(NAMES)))
     assert from_columns(bench, runs, NAMES, size) == expected
     with pytest.raises(TooManyBytesError):
         from_columns(bench, runs, NAMES, size - 1)

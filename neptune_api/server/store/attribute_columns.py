@@ -112,13 +112,14 @@ def read(
     names: Collection[str],
     summaries: FloatSummaries,
     *,
+    types: frozenset[int] | None = None,
     max_bytes: int,
 ) -> Iterator[Part]:
     """Yield the attributes with these names of some runs, whatever their projects, some runs at a time.
 
-    Raises TooManyBytesError when there are more than `max_bytes`.
+    With `types` only those of one of them. Raises TooManyBytesError when there are more than `max_bytes`.
     """
-    reader = _Reader(connection, summaries, max_bytes)
+    reader = _Reader(connection, summaries, types, max_bytes)
     runs_of: dict[int, list[RunRow]] = defaultdict(list)
     for run in sorted(some_runs):
         runs_of[run.project_id].append(run)
@@ -128,9 +129,9 @@ def read(
         if min(len(theirs), at_once) < FEWEST_RUNS:
             few += theirs
             continue
-        types = {name: reader.types(project_id, name) for name in sorted(names)}
+        found = {name: reader.types(project_id, name) for name in sorted(names)}
         for batch in batches(theirs, at_once):
-            yield reader.part(project_id, batch, types)
+            yield reader.part(project_id, batch, found)
     rows = reader.rows(few, names)
     while values := list(islice(rows, FEWEST_RUNS)):
         yield Part([run.key for run, _ in values], [], values)
@@ -139,15 +140,18 @@ def read(
 class _Reader:
     """Read until there are too many bytes."""
 
-    def __init__(self, connection: sa.Connection, summaries: FloatSummaries, max_bytes: int) -> None:
+    def __init__(
+        self, connection: sa.Connection, summaries: FloatSummaries, types: frozenset[int] | None, max_bytes: int
+    ) -> None:
         self._connection = connection
         self._summaries = summaries
+        self._types = types
         self._left = max_bytes
 
     def types(self, project_id: int, name: str) -> list[int]:
         """Return with which types the runs of a project have an attribute."""
         exists = self._connection.execute(_EXISTS, {"project_id": project_id, "name": name}).one()
-        return list(compress(_TYPES, exists))
+        return [type_ for type_ in compress(_TYPES, exists) if self._types is None or type_ in self._types]
 
     def part(self, project_id: int, some_runs: Sequence[RunRow], types: dict[str, list[int]]) -> Part:
         """Return attributes of runs of a project, which are in the order of their keys."""
@@ -201,7 +205,7 @@ class _Reader:
 
     def rows(self, some_runs: Sequence[RunRow], names: Collection[str]) -> Iterator[RunValues]:
         """Yield attributes of runs, which are read many at a time."""
-        which = AttributeFilter(frozenset(names))
+        which = AttributeFilter(frozenset(names), self._types)
         found = values_of_runs(self._connection, some_runs, which, self._summaries, max_bytes=self._left)
         for values in found:
             self._take(sum(size_of(rows) for _, rows in values))

@@ -71,11 +71,6 @@ class AttributeFilter:
         """True when nothing can pass."""
         return self.names == frozenset() or self.types == frozenset()
 
-    @property
-    def plain_names(self) -> frozenset[str]:
-        """The names, if they alone tell what passes; empty otherwise."""
-        return self.names if self.names and self.types is None and self.matches is None else frozenset()
-
     def passes(self, name: str) -> bool:
         """Tell whether the name passes."""
         return (self.names is None or name in self.names) and (self.matches is None or self.matches(name))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from neptune_api.server import limits
-from neptune_api.server.store import attribute_columns
+from neptune_api.server.store import attribute_columns, definitions
 from neptune_api.server.store.attribute_columns import Part
 from neptune_api.server.store.attributes import Place, RunRow, TooManyBytesError, page_of_values, runs_from
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from neptune_api.server.store.attributes import AttributeFilter
     from neptune_api.server.store.series import FloatSummaries
+
+# In a project with more definitions nobody looks for the few names that pass a filter.
+_MOST_DEFINITIONS: Final = 1_000
 
 
 class Page(NamedTuple):
@@ -46,7 +49,8 @@ def page(
     ascending = None if numbers is None else sorted(set(numbers))
     reader = _Reader(connection, project_id, ascending, which, summaries, limit)
     place = after or Place(0, "")
-    if which.plain_names and limit // len(which.plain_names) >= attribute_columns.FEWEST_RUNS:
+    fewest = attribute_columns.FEWEST_RUNS
+    if limit >= fewest and (ascending is None or len(ascending) >= fewest) and reader.has_few_names():
         if place.name:
             # What is left of a run.
             end = reader.rows([place.number], place)
@@ -77,19 +81,35 @@ class _Reader:
         self._numbers = numbers
         self._which = which
         self._summaries = summaries
+        self._names: frozenset[str] = frozenset()
         self._left = limit
         self._bytes_left = limits.MAX_VALUES_PAGE_BYTES
 
+    def has_few_names(self) -> bool:
+        """Tell whether so few names pass that attributes of many runs are in the page."""
+        names = self._which.names
+        if names is None:
+            found, are_more = definitions.page(
+                self._connection, [self._project_id], None, types=self._which.types, limit=_MOST_DEFINITIONS
+            )
+            names = frozenset() if are_more else frozenset(name for name, _ in found)
+        if self._which.matches is not None:
+            names = frozenset(filter(self._which.matches, names))
+        self._names = names
+        return bool(names) and self._left // len(names) >= attribute_columns.FEWEST_RUNS
+
     def columns(self, place: Place) -> Place:
         """Read from a run on as long as there may be many more runs in the page; return where to go on."""
-        names, fewest = self._which.plain_names, attribute_columns.FEWEST_RUNS
+        names, types, fewest = self._names, self._which.types, attribute_columns.FEWEST_RUNS
         while (size := min(self._left, attribute_columns.MOST_VALUES) // len(names)) >= fewest:
             some = runs_from(self._connection, self._project_id, self._numbers, place.number, size)
             if len(some) < fewest:
                 break
             room = self._bytes_left
             try:
-                found = list(attribute_columns.read(self._connection, some, names, self._summaries, max_bytes=room))
+                found = list(
+                    attribute_columns.read(self._connection, some, names, self._summaries, types=types, max_bytes=room)
+                )
             except TooManyBytesError:
                 break
             self._take(some, found)
