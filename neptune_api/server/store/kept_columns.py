@@ -15,7 +15,7 @@ from neptune_api.server.nql.tree import And, Operator, criteria
 from neptune_api.server.store.search_columns import places_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -32,8 +32,9 @@ _T = TypeVar("_T")
 _MAX_VERDICTS: Final = 8
 # Characters of an expression whose verdict is kept.
 _MAX_PATTERN: Final = 10_000
-# About what an object of Python takes beside its characters.
+# About what an object of Python takes beside its characters, or its members.
 _TEXT_BYTES: Final = 64
+_SET_BYTES: Final = 256
 
 
 class Renewal:
@@ -146,15 +147,16 @@ class KeptProject:
     """Which runs represent an experiment."""
     columns: Mapping[What, KeptColumn]
 
-    def holding(self, query: Node, *, heads_only: bool) -> Places:
-        """Return the places of the runs that a query holds for."""
+    def holding(self, query: Node, *, heads_only: bool, check: Callable[[], None]) -> Places:
+        """Return the places of the runs that a query holds for; `check` is called between pieces of work."""
         places = np.flatnonzero(self.heads) if heads_only else np.arange(len(self.keys))
         # Expressions take longest: they are looked for where everything else holds.
         for term in sorted(query.terms if isinstance(query, And) else (query,), key=_has_expression):
-            places = places[evaluate(term, len(places), partial(self._verdict, places))]
+            places = places[evaluate(term, len(places), partial(self._verdict, places, check))]
         return places
 
-    def _verdict(self, places: Places, criterion: Criterion) -> BoolArray:
+    def _verdict(self, places: Places, check: Callable[[], None], criterion: Criterion) -> BoolArray:
+        check()
         return self.columns[criterion.name, criterion.type, criterion.aggregate].verdict(criterion, places)
 
 
@@ -166,5 +168,17 @@ def _size(column: Column) -> int:
     size: int = column.present.nbytes
     if column.numbers is not None:
         size += column.numbers.nbytes
-    size += sum(_TEXT_BYTES + len(text) for text in column.texts if text is not None)
-    return size + sum(_TEXT_BYTES * (1 + len(members)) for members in column.sets if members is not None)
+    if column.texts:
+        # Verdicts are arrays as large as this one.
+        size += column.present.nbytes * _MAX_VERDICTS
+    size += sum(_TEXT_BYTES + _width(text) for text in column.texts if text is not None)
+    return size + sum(map(_set_size, column.sets))
+
+
+def _set_size(members: Collection[str] | None) -> int:
+    return 0 if members is None else _SET_BYTES + sum(2 * _TEXT_BYTES + _width(member) for member in members)
+
+
+def _width(text: str) -> int:
+    """Return how many bytes the characters of a text take at most."""
+    return len(text) if text.isascii() else 4 * len(text)

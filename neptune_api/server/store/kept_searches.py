@@ -3,12 +3,14 @@
 People page through a project, sort it, sort it again, while runs are written: the same runs are put in the same order
 for each page, and the same columns are read over and over. So the order that a search has found is kept for its other
 pages, until a run of the project changes. And once a column has been asked for twice it is kept, and searches that need
-no other are answered in memory; after a change only the runs that have changed are read again.
+no other are answered in memory; after a change only the runs that have changed are read again. Where too many have, or
+what a search needs is too large to be kept, the database answers.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,6 +21,7 @@ from neptune_api.server import limits
 from neptune_api.server.nql.evaluation import Column
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.store import revisions
+from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.kept_columns import KeptColumn, KeptProject
 from neptune_api.server.store.key_conditions import among
 from neptune_api.server.store.schema import attributes, experiments, runs
@@ -26,8 +29,7 @@ from neptune_api.server.store.search_columns import ROWS, places_of
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from neptune_api.server.store.kept_columns import What
     from neptune_api.server.store.search_columns import ColumnReader, Keys
@@ -35,11 +37,15 @@ if TYPE_CHECKING:
 _MAX_RANKINGS: Final = 16
 _MAX_RANKED: Final = 4_000_000
 _MAX_RUNS: Final = 500_000
-# For one search.
-_MAX_COLUMNS: Final = 16
+# For one search, and of all searches.
+_MAX_NEEDED: Final = 16
+_MAX_COLUMNS: Final = 1_024
 _MAX_BYTES: Final = 128 * 1024 * 1024
-# Runs that are read again; with more changed ones, the whole column is.
+# Runs that are read again; with more changed ones, the database is asked.
 _MAX_CHANGED: Final = 10_000
+# For so long it is not tried again to keep what turned out to be too large or damaged; what searches need together.
+_REFUSED_SECONDS: Final = 600.0
+_MAX_REFUSED: Final = 256
 # Columns of which it is known that they have been asked for.
 _MAX_ASKED: Final = 4_096
 # Texts that are not in the index may be of any length.
@@ -61,6 +67,10 @@ class KeptRanking(NamedTuple):
         return len(self.keys) >= min(end, self.total)
 
 
+class _RefusedError(Exception):
+    """Report that what a search needs is not to be kept."""
+
+
 class KeptSearches:
     """Keep what searches of a database find and read."""
 
@@ -68,20 +78,24 @@ class KeptSearches:
         self._lock = threading.Lock()
         self._rankings: OrderedDict[Hashable, KeptRanking] = OrderedDict()
         self._columns: OrderedDict[tuple[int, What], KeptColumn] = OrderedDict()
-        self._asked: set[tuple[int, What]] = set()
+        # At which revision each was asked for last.
+        self._asked: dict[tuple[int, What], int] = {}
+        # Until when.
+        self._refused: OrderedDict[tuple[int, frozenset[What]], float] = OrderedDict()
 
     def snapshot(
-        self, connection: sa.Connection, project_ids: Sequence[int], needed: AbstractSet[What] = frozenset()
+        self, connection: sa.Connection, project_ids: Sequence[int], needed: frozenset[What] = frozenset()
     ) -> KeptSnapshot:
         """Begin the snapshot of a connection that has read nothing yet; return what is kept of projects.
 
         `needed` are the columns that a search could be answered from.
         """
+        are_keepable = len(project_ids) == 1 and self._are_keepable(project_ids[0], needed)
         # What has been kept before the snapshot begins cannot be of a later one.
-        columns = {}
-        if len(project_ids) == 1 and self._are_keepable(needed):
-            columns = self._kept(project_ids[0], needed)
-        return KeptSnapshot(self, project_ids, revisions.current(connection, project_ids), columns)
+        columns = self._kept(project_ids[0], needed) if are_keepable else {}
+        at = revisions.current(connection, project_ids)
+        asked = self._ask(project_ids[0], needed, at[0]) if are_keepable else None
+        return KeptSnapshot(self, project_ids, at, columns, asked)
 
     def ranking(self, question: Hashable, end: int) -> KeptRanking | None:
         """Return the ranking that answers a question, if it is kept and reaches a place."""
@@ -108,31 +122,50 @@ class KeptSearches:
                 if there is None or there.revision < column.revision:
                     self._columns[project_id, what] = column
                 self._columns.move_to_end((project_id, what))
-            while sum(column.size for column in self._columns.values()) > _MAX_BYTES:
+            while len(self._columns) > _MAX_COLUMNS or self._bytes > _MAX_BYTES:
                 self._columns.popitem(last=False)
+
+    def refuse(self, project_id: int, needed: frozenset[What]) -> None:
+        """Do not try to keep columns for some time, as long as a search needs all of them."""
+        with self._lock:
+            self._refused[project_id, needed] = time.monotonic() + _REFUSED_SECONDS
+            self._refused.move_to_end((project_id, needed))
+            while len(self._refused) > _MAX_REFUSED:
+                self._refused.popitem(last=False)
 
     @property
     def _ranked(self) -> int:
         return sum(len(ranking.keys) for ranking in self._rankings.values())
 
-    def _are_keepable(self, needed: AbstractSet[What]) -> bool:
+    @property
+    def _bytes(self) -> int:
+        return sum(column.size for column in self._columns.values())
+
+    def _are_keepable(self, project_id: int, needed: frozenset[What]) -> bool:
+        with self._lock:
+            refused_until = self._refused.get((project_id, needed), 0.0)
         return (
-            0 < len(needed) <= _MAX_COLUMNS
+            0 < len(needed) <= _MAX_NEEDED
+            and refused_until < time.monotonic()
             and not any(type_ in _NEVER for _, type_, _ in needed)
             # Nothing has a longer name, and queries are full of what callers make up.
             and not any(len(name) > limits.MAX_ATTRIBUTE_PATH_BYTES for name, _, _ in needed)
         )
 
-    def _kept(self, project_id: int, needed: AbstractSet[What]) -> dict[What, KeptColumn | None]:
-        """Return what is kept of columns, None for those that are to be; nothing when one is asked for first."""
-        asked = {(project_id, what) for what in needed}
+    def _kept(self, project_id: int, needed: frozenset[What]) -> dict[What, KeptColumn | None]:
+        """Return what is kept of columns, None for those that are not."""
         with self._lock:
-            if not asked <= self._asked:
-                if len(self._asked) >= _MAX_ASKED:
-                    self._asked = set()
-                self._asked |= asked
-                return {}
             return {what: self._columns.get((project_id, what)) for what in (_RUNS, *needed)}
+
+    def _ask(self, project_id: int, needed: frozenset[What], revision: int) -> int | None:
+        """Note that columns are asked for; return the revision since which all have been, None when one never was."""
+        asked = [(project_id, what) for what in needed]
+        with self._lock:
+            since = min(self._asked.get(what, -1) for what in asked)
+            if since < 0 and len(self._asked) >= _MAX_ASKED:
+                self._asked = {}
+            self._asked |= dict.fromkeys(asked, revision)
+        return None if since < 0 else since
 
 
 class KeptSnapshot:
@@ -144,11 +177,13 @@ class KeptSnapshot:
         project_ids: Sequence[int],
         revisions: tuple[int, ...],
         columns: Mapping[What, KeptColumn | None],
+        asked: int | None,
     ) -> None:
         self._kept = kept
         self._project_ids = project_ids
         self._revisions = revisions
         self._columns = columns
+        self._asked = asked
 
     def ranking(self, question: Hashable, end: int) -> KeptRanking | None:
         """Return the ranking that answers a question, if it is kept and reaches a place."""
@@ -158,14 +193,26 @@ class KeptSnapshot:
         """Keep a ranking."""
         self._kept.keep_ranking((self._revisions, question), ranking)
 
-    def project(self, reader: ColumnReader) -> KeptProject | None:
-        """Return the project with the columns that are needed; None when they should not be kept."""
-        if not self._columns:
+    def project(self, reader: ColumnReader, check: Callable[[], None]) -> KeptProject | None:
+        """Return the project with the columns that are needed; None when the database is to answer.
+
+        `check` is called before a column is read.
+        """
+        if self._asked is None:
             return None
-        columns = _Columns(reader, self._project_ids[0], self._revisions[0]).renewed(self._columns)
+        project_id, needed = self._project_ids[0], frozenset(self._columns.keys() - {_RUNS})
+        try:
+            columns = _Columns(reader, project_id, self._revisions[0], check).renewed(self._columns, self._asked)
+        # Of a run, maybe, that the search does not find.
+        except (_RefusedError, CorruptChunkError):
+            self._kept.refuse(project_id, needed)
+            return None
         if columns is None:
             return None
-        self._kept.keep_columns(self._project_ids[0], columns)
+        if sum(column.size for column in columns.values()) <= _MAX_BYTES:
+            self._kept.keep_columns(project_id, columns)
+        else:
+            self._kept.refuse(project_id, needed)
         runs_ = columns[_RUNS]
         return KeptProject(runs_.keys, runs_.column.present, columns)
 
@@ -173,21 +220,31 @@ class KeptSnapshot:
 class _Columns:
     """Bring columns of a project up to the revision of a snapshot."""
 
-    def __init__(self, reader: ColumnReader, project_id: int, revision: int) -> None:
+    def __init__(self, reader: ColumnReader, project_id: int, revision: int, check: Callable[[], None]) -> None:
         self._reader = reader
         self._connection = reader.connection
         self._project_id = project_id
         self._revision = revision
+        self._check = check
         self._changed: dict[int, Keys | None] = {}
 
-    def renewed(self, columns: Mapping[What, KeptColumn | None]) -> dict[What, KeptColumn] | None:
-        """Return columns as they are now; those that are None are read. None when one should not be kept."""
-        if any(kept is None and self._is_long(what) for what, kept in columns.items()):
+    def renewed(self, columns: Mapping[What, KeptColumn | None], asked: int) -> dict[What, KeptColumn] | None:
+        """Return columns as they are now; None when too much has changed since they were asked for last.
+
+        Those that are None, or too old, are read. Raises _RefusedError when one should not be kept.
+        """
+        if self._changed_since(asked) is None:
             return None
-        keys = self._keys(columns[_RUNS])
+        usable = {
+            what: None if kept is None or self._changed_since(kept.revision) is None else kept
+            for what, kept in columns.items()
+        }
+        if any(kept is None and self._is_long(what) for what, kept in usable.items()):
+            raise _RefusedError
+        keys = self._keys(usable[_RUNS])
         if len(keys) > _MAX_RUNS:
-            return None
-        return {what: self._column(what, kept, keys) for what, kept in columns.items()}
+            raise _RefusedError
+        return {what: self._column(what, kept, keys) for what, kept in usable.items()}
 
     def _keys(self, kept: KeptColumn | None) -> Keys:
         """Return the keys of all runs."""
@@ -204,6 +261,7 @@ class _Columns:
     def _column(self, what: What, kept: KeptColumn | None, keys: Keys) -> KeptColumn:
         if kept is not None and kept.revision == self._revision:
             return kept
+        self._check()
         changed = None if kept is None else self._changed_since(kept.revision)
         if kept is None or changed is None:
             return KeptColumn.of(self._revision, keys, self._read(what, keys))

@@ -6,13 +6,14 @@ again. A revision is seen in the same snapshot as the changes that made it, whic
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from neptune_api.server.store.key_conditions import among
+from neptune_api.server.store.key_conditions import among, is_listed, listing
 from neptune_api.server.store.schema import projects, run_revisions, runs
-from neptune_api.server.store.table_rows import upsert_selected
+from neptune_api.server.store.table_rows import upserting_selected
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,14 +21,10 @@ if TYPE_CHECKING:
 
 def advance(connection: sa.Connection, run_keys: Collection[int]) -> None:
     """Note that runs are created or changed in the transaction of a connection, or are about to be deleted."""
-    if not run_keys:
-        return
-    theirs = among(connection, runs.c.id, run_keys)
-    # Whoever else changes runs of these projects waits here: revisions come in the order in which they are seen.
-    is_one = projects.c.id.in_(sa.select(runs.c.project_id).where(theirs))
-    connection.execute(projects.update().where(is_one).values(revision=projects.c.revision + 1))
-    found = sa.select(runs.c.id, runs.c.project_id, projects.c.revision).join_from(runs, projects)
-    upsert_selected(connection, run_revisions, found.where(theirs))
+    if run_keys:
+        dialect = connection.dialect.name
+        for statement in _advancing(dialect):
+            connection.execute(statement, {"run_keys": listing(dialect, run_keys)})
 
 
 def current(connection: sa.Connection, project_ids: Sequence[int]) -> tuple[int, ...]:
@@ -46,6 +43,34 @@ def changed_since(connection: sa.Connection, project_id: int, revision: int, *, 
         run_revisions.c.project_id == project_id, run_revisions.c.revision > revision
     )
     line = since.cte("line", recursive=True)
-    line = line.union(sa.select(runs.c.id).join(line, runs.c.parent_id == line.c.run_id))
+    line = line.union(_children(connection, line))
     found = connection.scalars(sa.select(line.c.run_id).limit(most + 1)).all()
     return None if len(found) > most else sorted(found)
+
+
+@functools.cache
+def _advancing(dialect: str) -> tuple[sa.Executable, ...]:
+    """Return the statements of `advance`: every batch needs them, and to make them takes longer than to execute them.
+
+    Neither joins runs with projects: PostgreSQL would go through all runs for each project as long as it knows little
+    of the tables.
+    """
+    theirs = is_listed(dialect, runs.c.id, sa.bindparam("run_keys"))
+    is_one = projects.c.id.in_(sa.select(runs.c.project_id).where(theirs).distinct())
+    revision = sa.select(projects.c.revision).where(projects.c.id == runs.c.project_id).scalar_subquery()
+    changed = sa.select(runs.c.id, runs.c.project_id, revision).where(theirs)
+    return (
+        # Whoever else changes runs of these projects waits here: revisions come in the order in which they are seen.
+        projects.update().where(is_one).values(revision=projects.c.revision + 1),
+        upserting_selected(dialect, run_revisions, changed),
+    )
+
+
+def _children(connection: sa.Connection, line: sa.CTE) -> sa.Select[Any]:
+    """Return the query for the runs whose parents are in a line."""
+    is_child = runs.c.parent_id == line.c.run_id
+    if connection.dialect.name != "postgresql":
+        return sa.select(runs.c.id).join(line, is_child)
+    # OFFSET keeps it from a join that goes through all forks again for every generation.
+    children = sa.select(runs.c.id).where(is_child).offset(0).lateral()
+    return sa.select(children.c.id).select_from(line).join(children, sa.true())

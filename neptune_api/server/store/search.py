@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from neptune_api.server.nql.evaluation import BoolArray
     from neptune_api.server.nql.tree import Aggregate, Node
-    from neptune_api.server.store.kept_columns import KeptProject, What
+    from neptune_api.server.store.kept_columns import KeptProject, Places, What
     from neptune_api.server.store.kept_searches import KeptSearches, KeptSnapshot
     from neptune_api.server.store.search_columns import Keys
     from neptune_api.server.store.series import FloatSummaries
@@ -157,9 +157,10 @@ def _rank(
     """Return the first runs that a query holds for, in order, and how many there are of them all."""
     project_ids = reader.project_ids
     ranking = _Ranking(order, size)
-    kept_project = None if snapshot is None else snapshot.project(reader)
+    kept_project = None if snapshot is None else snapshot.project(reader, check)
     if kept_project is not None:
-        _search_kept(kept_project, query, order, ranking, heads_only=heads_only)
+        places = kept_project.holding(query, heads_only=heads_only, check=check)
+        _add_kept(kept_project, places, order, ranking)
         return ranking.best()
     conditions = Conditions(
         reader.connection, project_ids, query, heads_only=heads_only, idle_before=reader.idle_before
@@ -188,8 +189,7 @@ def _rank(
     return ranking.best()
 
 
-def _search_kept(kept: KeptProject, query: Node, order: Order, ranking: _Ranking, *, heads_only: bool) -> None:
-    places = kept.holding(query, heads_only=heads_only)
+def _add_kept(kept: KeptProject, places: Places, order: Order, ranking: _Ranking) -> None:
     column = kept.columns[_sorted_by(order)].column
     if column.numbers is not None:
         ranking.add(kept.keys[places], column.numbers[places])

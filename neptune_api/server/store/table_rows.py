@@ -85,19 +85,20 @@ ATTRIBUTES: Final = TableRows(
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows, all of the same columns; those whose key is there take its place."""
     if rows:
-        connection.execute(_insert_or_update(connection, table, rows[0]), rows)
+        connection.execute(_insert_or_update(connection.dialect.name, table, rows[0]), rows)
 
 
-def upsert_selected(connection: sa.Connection, table: sa.Table, query: sa.Select[Any]) -> None:
-    """Add rows that a query finds, of all columns of the table; those whose key is there take its place."""
+def upserting_selected(dialect: str, table: sa.Table, query: sa.Select[Any]) -> sa.Executable:
+    """Return the statement that does so with rows that a query finds, of all columns of the table."""
     names = [column.name for column in table.c]
-    connection.execute(_insert_or_update(connection, table, names).from_select(names, query))
+    statement: sa.Executable = _insert_or_update(dialect, table, names).from_select(names, query)
+    return statement
 
 
-def _insert_or_update(connection: sa.Connection, table: sa.Table, names: Iterable[str]) -> Any:
+def _insert_or_update(dialect: str, table: sa.Table, names: Iterable[str]) -> Any:
     # Only the dialect in use: that of PostgreSQL takes long to import.
-    dialect: Any = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
-    statement = dialect.insert(table)
+    module: Any = import_module(f"sqlalchemy.dialects.{dialect}")
+    statement = module.insert(table)
     keys = [column.name for column in table.primary_key]
     values = {name: statement.excluded[name] for name in names if name not in keys}
     return statement.on_conflict_do_update(index_elements=keys, set_=values)
