@@ -312,6 +312,23 @@ def test_what_is_too_large_to_be_kept_is_not_read_time_and_again(
         assert {name for _, (name, _, _) in kept._columns} == {"", "s", "x"}
 
 
+def test_columns_that_had_to_go_are_read_when_they_have_been_asked_for_twice_again(
+    bench: Bench, read_again: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.apply(operations.create("a"), operations.assign({"x": 1.0, "s": "a"}, run="a"))
+    # All runs and one more, not both.
+    monkeypatch.setattr(kept_searches, "_MAX_COLUMNS", 2)
+    kept, by_s = KeptSearches(), Order("s", STRING, None, descending=False)
+    keep(bench, kept, Question("", BY_X))
+    keep(bench, kept, Question("", by_s))
+    assert [name for name, _ in read_again] == ["x", "s"]
+    for order, read in ((BY_X, []), (by_s, []), (BY_X, ["x"]), (BY_X, []), (by_s, []), (BY_X, []), (by_s, ["s"])):
+        read_again.clear()
+        kept._rankings.clear()
+        assert ask(bench, Question("", order), kept) == (1, [1])
+        assert [name for name, _ in read_again] == read
+
+
 def test_names_that_callers_make_up_take_bounded_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_searches, "_MAX_COLUMNS", 5)
     monkeypatch.setattr(kept_searches, "_MAX_ASKED", 7)

@@ -122,8 +122,12 @@ class KeptSearches:
                 if there is None or there.revision < column.revision:
                     self._columns[project_id, what] = column
                 self._columns.move_to_end((project_id, what))
-            while len(self._columns) > _MAX_COLUMNS or self._bytes > _MAX_BYTES:
-                self._columns.popitem(last=False)
+            size = sum(column.size for column in self._columns.values())
+            while len(self._columns) > _MAX_COLUMNS or size > _MAX_BYTES:
+                dropped, column = self._columns.popitem(last=False)
+                size -= column.size
+                # Projects that take turns are not read anew each time.
+                self._asked.pop(dropped, None)
 
     def refuse(self, project_id: int, needed: frozenset[What]) -> None:
         """Do not try to keep columns for some time, as long as a search needs all of them."""
@@ -136,10 +140,6 @@ class KeptSearches:
     @property
     def _ranked(self) -> int:
         return sum(len(ranking.keys) for ranking in self._rankings.values())
-
-    @property
-    def _bytes(self) -> int:
-        return sum(column.size for column in self._columns.values())
 
     def _are_keepable(self, project_id: int, needed: frozenset[What]) -> bool:
         with self._lock:
