@@ -42,6 +42,11 @@ def test_every_batch_advances_the_revision_of_its_projects_once(bench: Bench) ->
         assert revisions.changed_since(connection, bench.project_id, first, most=1) is None
         assert revisions.changed_since(connection, bench.project_id, first + 1, most=2) == []
         assert revisions.changed_since(connection, 999, 0, most=2) == []
+    with bench.database.write() as connection:
+        # A cycle, which only a damaged database has.
+        connection.execute(schema.runs.update().where(schema.runs.c.id == 2).values(parent_id=3))
+    with bench.database.read() as connection:
+        assert revisions.changed_since(connection, bench.project_id, first, most=2) == [2, 3]
 
 
 def explained(connection: sa.Connection, statement: sa.Select[Any]) -> str:
