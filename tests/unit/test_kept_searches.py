@@ -16,6 +16,7 @@ from neptune_api.conformance import operations
 from neptune_api.server import nql
 from neptune_api.server.nql.evaluation import Column
 from neptune_api.server.nql.parser import TYPES
+from neptune_api.server.recent import Recent
 from neptune_api.server.store import kept_searches, runs, schema, search
 from neptune_api.server.store.directory import Directory
 from neptune_api.server.store.faults import CorruptChunkError
@@ -83,9 +84,21 @@ def ask(
 
 def keep(bench: Bench, kept: KeptSearches, *questions: Question) -> None:
     """Ask often enough for columns to be kept."""
-    for question in (*questions, *questions):
-        kept._rankings.clear()
-        ask(bench, question, kept)
+    with pytest.MonkeyPatch.context() as patch:
+        rank_nothing(patch)
+        for question in (*questions, *questions):
+            ask(bench, question, kept)
+
+
+def rank_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Keep no order that has been found: it would answer as well."""
+    patch.setattr(search, "_MAX_TERMS", -1)
+
+
+@pytest.fixture
+def unranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns alone answer."""
+    rank_nothing(monkeypatch)
 
 
 @pytest.fixture
@@ -249,6 +262,7 @@ def test_a_search_of_a_project_that_is_being_deleted_finds_nothing(bench: Bench)
         assert connection.scalars(sa.select(schema.run_revisions.c.run_id)).all() == []
 
 
+@pytest.mark.usefixtures("unranked")
 def test_after_many_changes_the_database_is_asked(
     bench: Bench, read_again: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,11 +277,11 @@ def test_after_many_changes_the_database_is_asked(
         bench.apply(*(operations.assign({"x": 1.0, "s": f"a{count}"}, run=name) for name in names_[:count]))
         expected = ask(bench, question)
         read_again.clear()
-        kept._rankings.clear()
         assert ask(bench, question, kept) == expected
         assert [size for _, size in read_again] == read
 
 
+@pytest.mark.usefixtures("unranked")
 def test_damage_concerns_only_searches_that_find_it(bench: Bench, read_again: list[tuple[str, int]]) -> None:
     bench.apply(operations.create("a"), *(operations.append({"m": 1.0}, step, run="a") for step in (1, 2, 3)))
     bench.apply(operations.create("fork", parent="a", at=2), operations.create("b"))
@@ -282,13 +296,13 @@ def test_damage_concerns_only_searches_that_find_it(bench: Bench, read_again: li
         ask(bench, Question("", by_m), kept)
     for _ in range(3):
         read_again.clear()
-        kept._rankings.clear()
         assert ask(bench, Question("x:float > 0", by_m), kept) == (1, [3])
     # It is not tried every time.
     assert ("m", 3) not in read_again
     assert kept._columns == {}
 
 
+@pytest.mark.usefixtures("unranked")
 def test_what_is_too_large_to_be_kept_is_not_read_time_and_again(
     bench: Bench, read_again: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,17 +315,16 @@ def test_what_is_too_large_to_be_kept_is_not_read_time_and_again(
         with monkeypatch.context() as changed:
             changed.setattr(kept_searches, limit, value)
             for _ in range(5):
-                kept._rankings.clear()
                 assert ask(bench, question, kept) == (1, [1])
             assert read_again.count(("s", 3)) == reads
             assert kept._columns == {}
         # After some time it is tried again.
-        for refused in kept._refused:
-            kept._refused[refused] = 0.0
+        kept._refused = Recent(1)
         keep(bench, kept, question)
         assert {name for _, (name, _, _) in kept._columns} == {"", "s", "x"}
 
 
+@pytest.mark.usefixtures("unranked")
 def test_columns_that_had_to_go_are_read_when_they_have_been_asked_for_twice_again(
     bench: Bench, read_again: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,7 +337,6 @@ def test_columns_that_had_to_go_are_read_when_they_have_been_asked_for_twice_aga
     assert [name for name, _ in read_again] == ["x", "s"]
     for order, read in ((BY_X, []), (by_s, []), (BY_X, ["x"]), (BY_X, []), (by_s, []), (BY_X, []), (by_s, ["s"])):
         read_again.clear()
-        kept._rankings.clear()
         assert ask(bench, Question("", order), kept) == (1, [1])
         assert [name for name, _ in read_again] == read
 
@@ -342,6 +354,7 @@ def test_names_that_callers_make_up_take_bounded_room(bench: Bench, monkeypatch:
     assert len(kept._refused) == 2
 
 
+@pytest.mark.usefixtures("unranked")
 def test_a_caller_who_no_longer_waits_ends_a_search_in_memory(bench: Bench) -> None:
     bench.apply(operations.create("a"), operations.assign({"x": 1.0, "s": "a"}, run="a"))
     kept, question = KeptSearches(), QUESTIONS[0]
@@ -351,7 +364,6 @@ def test_a_caller_who_no_longer_waits_ends_a_search_in_memory(bench: Bench) -> N
 
     for _ in range(2):
         ask(bench, question, kept)
-        kept._rankings.clear()
         with pytest.raises(InterruptedError):
             ask(bench, question, kept, check)
     assert {name for _, (name, _, _) in kept._columns} == {"", "x", "s"}

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from neptune_api.server import limits
 from neptune_api.server.nql.evaluation import Column
 from neptune_api.server.nql.operators import KINDS, Kind
+from neptune_api.server.recent import Recent
 from neptune_api.server.store import revisions
 from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.kept_columns import KeptColumn, KeptProject
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from neptune_api.server.store.kept_columns import What
     from neptune_api.server.store.search_columns import ColumnReader, Keys
 
-_MAX_RANKINGS: Final = 16
+# Keys of runs in rankings, and how many each counts at least.
 _MAX_RANKED: Final = 4_000_000
+_RANKED: Final = 250_000
 _MAX_RUNS: Final = 500_000
 # For one search, and of all searches.
 _MAX_NEEDED: Final = 16
@@ -75,13 +77,13 @@ class KeptSearches:
     """Keep what searches of a database find and read."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._rankings: OrderedDict[Hashable, KeptRanking] = OrderedDict()
+        self._rankings: Recent[Hashable, KeptRanking] = Recent(_MAX_RANKED, lambda found: max(_RANKED, len(found.keys)))
         self._columns: OrderedDict[tuple[int, What], KeptColumn] = OrderedDict()
+        self._lock = threading.Lock()
         # At which revision each was asked for last.
-        self._asked: dict[tuple[int, What], int] = {}
+        self._asked: Recent[tuple[int, What], int] = Recent(_MAX_ASKED)
         # Until when.
-        self._refused: OrderedDict[tuple[int, frozenset[What]], float] = OrderedDict()
+        self._refused: Recent[tuple[int, frozenset[What]], float] = Recent(_MAX_REFUSED)
 
     def snapshot(
         self, connection: sa.Connection, project_ids: Sequence[int], needed: frozenset[What] = frozenset()
@@ -99,20 +101,12 @@ class KeptSearches:
 
     def ranking(self, question: Hashable, end: int) -> KeptRanking | None:
         """Return the ranking that answers a question, if it is kept and reaches a place."""
-        with self._lock:
-            found = self._rankings.get(question)
-            if found is None or not found.reaches(end):
-                return None
-            self._rankings.move_to_end(question)
-            return found
+        found = self._rankings.get(question)
+        return None if found is None or not found.reaches(end) else found
 
     def keep_ranking(self, question: Hashable, ranking: KeptRanking) -> None:
         """Keep a ranking."""
-        with self._lock:
-            self._rankings[question] = ranking
-            self._rankings.move_to_end(question)
-            while len(self._rankings) > _MAX_RANKINGS or self._ranked > _MAX_RANKED:
-                self._rankings.popitem(last=False)
+        self._rankings.put(question, ranking)
 
     def keep_columns(self, project_id: int, columns: Mapping[What, KeptColumn]) -> None:
         """Keep columns, unless there are later ones."""
@@ -127,26 +121,16 @@ class KeptSearches:
                 dropped, column = self._columns.popitem(last=False)
                 size -= column.size
                 # Projects that take turns are not read anew each time.
-                self._asked.pop(dropped, None)
+                self._asked.drop(dropped)
 
     def refuse(self, project_id: int, needed: frozenset[What]) -> None:
         """Do not try to keep columns for some time, as long as a search needs all of them."""
-        with self._lock:
-            self._refused[project_id, needed] = time.monotonic() + _REFUSED_SECONDS
-            self._refused.move_to_end((project_id, needed))
-            while len(self._refused) > _MAX_REFUSED:
-                self._refused.popitem(last=False)
-
-    @property
-    def _ranked(self) -> int:
-        return sum(len(ranking.keys) for ranking in self._rankings.values())
+        self._refused.put((project_id, needed), time.monotonic() + _REFUSED_SECONDS)
 
     def _are_keepable(self, project_id: int, needed: frozenset[What]) -> bool:
-        with self._lock:
-            refused_until = self._refused.get((project_id, needed), 0.0)
         return (
             0 < len(needed) <= _MAX_NEEDED
-            and refused_until < time.monotonic()
+            and (self._refused.get((project_id, needed)) or 0.0) < time.monotonic()
             and not any(type_ in _NEVER for _, type_, _ in needed)
             # Nothing has a longer name, and queries are full of what callers make up.
             and not any(len(name) > limits.MAX_ATTRIBUTE_PATH_BYTES for name, _, _ in needed)
@@ -159,13 +143,12 @@ class KeptSearches:
 
     def _ask(self, project_id: int, needed: frozenset[What], revision: int) -> int | None:
         """Note that columns are asked for; return the revision since which all have been, None when one never was."""
-        asked = [(project_id, what) for what in needed]
-        with self._lock:
-            since = min(self._asked.get(what, -1) for what in asked)
-            if since < 0 and len(self._asked) >= _MAX_ASKED:
-                self._asked = {}
-            self._asked |= dict.fromkeys(asked, revision)
-        return None if since < 0 else since
+        since: list[int] = []
+        for what in needed:
+            last = self._asked.get((project_id, what))
+            since += [] if last is None else [last]
+            self._asked.put((project_id, what), revision)
+        return min(since) if len(since) == len(needed) else None
 
 
 class KeptSnapshot:
