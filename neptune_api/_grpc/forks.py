@@ -4,10 +4,15 @@ gRPC's own handlers make the child of a fork a process that can open channels, p
 at the moment of the fork. If one is, they do nothing, and the child hangs or crashes once it uses gRPC. So calls are
 held back while the process forks, those under way get a moment to end, and a child that was forked all the same in the
 midst of gRPC is told so at its first call. The HTTP wire needs none of this: its connections are its own.
+
+Threads of gRPC's own start again in any child, where they end what was under way. On the way they look at what threads
+of the parent waited with inside gRPC. That lies on the stacks of those threads, and the C library gives them to new
+threads that ask for no more: so new ones ask for more while the process forks.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -61,6 +66,10 @@ class Process:
     """Why a child that is forked now cannot use gRPC."""
     refusal: str | None = None
     """Why this process cannot use gRPC."""
+    collects: bool = False
+    """Garbage was collected before the fork that is under way."""
+    stack_size: int | None = None
+    """Of new threads, before it was changed for the fork that is under way; None if it was not."""
 
 
 here: Final = Process()
@@ -82,6 +91,8 @@ def survive(survivor: Survivor) -> None:
 
 
 _LEFT_ALONE: Final[list[object]] = []
+# It holds itself, so as not to be freed when the program ends either.
+_LEFT_ALONE.append(_LEFT_ALONE)
 
 
 def leave_alone(inherited: object) -> None:
@@ -205,21 +216,48 @@ def _before() -> None:
         time.sleep(0.002)
     while not (quiet := gate.empty and not _calls_under_way()) and time.monotonic() < began + _STREAM_PATIENCE:
         time.sleep(0.002)
+    here.collects = gc.isenabled()
+    gc.disable()
     if _switched_off():
         here.outlook = _DISABLED
     elif not quiet or _serving():
         here.outlook = _BUSY
+        _enlarge_stacks()
     else:
         here.outlook = None
 
 
+def _enlarge_stacks() -> None:
+    # Few programs fork in the midst of gRPC: the others do without ctypes.
+    from neptune_api._grpc import stacks
+
+    here.stack_size = stacks.default_size()
+    if here.stack_size is not None:
+        stacks.set_default_size(2 * here.stack_size)
+
+
+def _after() -> None:
+    if here.stack_size is not None:
+        from neptune_api._grpc import stacks
+
+        stacks.set_default_size(here.stack_size)
+        here.stack_size = None
+    if here.collects:
+        gc.enable()
+
+
 def _after_in_parent() -> None:
+    _after()
     gate.open()
 
 
 def _after_in_child() -> None:
     here.side += 1
     here.refusal = here.refusal or here.outlook
+    if here.refusal is not None:
+        # Calls of the parent may be garbage, and to free them is to use gRPC.
+        gc.freeze()
+    _after()
     gate.reset()
     for survivor in tuple(_SURVIVORS):
         survivor.start_over()

@@ -71,6 +71,7 @@ class UnaryCall(CallFuture):
         """Be an ended call in the child of a fork, where nobody would ever end it."""
         if not self._settled:
             self._restart = self._translate = None
+            forks.leave_alone(self._call)
             self._call = LostCall()
             self._outcome = concurrent.futures.Future()
             self._outcome.set_result(self._call)
@@ -213,6 +214,7 @@ class StreamCall(CallIterator):
         """Be an ended call in the child of a fork; the responses are for the parent."""
         self._restart = self._translate = None
         self._callbacks = []
+        forks.leave_alone(self._call)
         self._call = LostCall()
 
     def __iter__(self) -> Iterator[Any]:

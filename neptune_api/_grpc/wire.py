@@ -126,6 +126,7 @@ class _Method:
 
     def forget(self) -> None:
         """Let go of the parent's method."""
+        forks.leave_alone(self._call)
         self._call = None
 
 

@@ -53,7 +53,8 @@ def test_both_sides_of_a_fork_go_on_with_a_channel(
 
 
 def test_calls_under_way_are_the_parents_alone(run: Run, wire: str) -> None:
-    told = run("midst", GRPC_VERBOSITY="ERROR").told()
+    # gRPC's threads in the child may tell of files of the parent.
+    told = run("midst", GRPC_VERBOSITY="NONE").told()
     assert told["code"] == 0
     child = told["child"]
     for name in ("same", "new"):
