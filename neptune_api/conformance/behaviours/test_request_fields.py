@@ -397,7 +397,8 @@ def plain(text: str, names: Mapping[str, str]) -> str:
             text = text.replace(names[name], f"<{name}>").replace(names[name].rpartition("/")[2], f"<{name}>")
     text = re.sub(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", "<id>", redact(text))
     text = re.sub(r"\b([A-Z0-9]{1,10})-\d+\b", "<short id>", text)
-    text = re.sub(r"nanos: \d+|X-Amz-\w+=\w+", "", text)
+    # A whole second has no nanos.
+    text = re.sub(r"\s*nanos: \d+|X-Amz-\w+=\w+", "", text)
     today = time.time()
     return _NOW.sub(lambda match: "<now>" if abs(int(match[0][:10]) - today) < 86_400 else match[0], text)
 
