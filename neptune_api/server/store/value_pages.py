@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from neptune_api.server.store.attributes import AttributeFilter
     from neptune_api.server.store.series import FloatSummaries
 
-# In a project with more definitions nobody looks for the few names that pass a filter.
-_MOST_DEFINITIONS: Final = 1_000
+# In a project with more definitions nobody looks for the few names that pass a filter: that takes time for each page.
+_MOST_DEFINITIONS: Final = 256
 
 
 class Page(NamedTuple):
@@ -89,10 +89,11 @@ class _Reader:
         """Tell whether so few names pass that attributes of many runs are in the page."""
         names = self._which.names
         if names is None:
-            found, are_more = definitions.page(
-                self._connection, [self._project_id], None, types=self._which.types, limit=_MOST_DEFINITIONS
-            )
-            names = frozenset() if are_more else frozenset(name for name, _ in found)
+            # Of any type: those of one may lie far apart among others.
+            found, are_more = definitions.page(self._connection, [self._project_id], None, limit=_MOST_DEFINITIONS)
+            types = self._which.types
+            passing = (name for name, type_ in found if types is None or type_ in types)
+            names = frozenset() if are_more else frozenset(passing)
         if self._which.matches is not None:
             names = frozenset(filter(self._which.matches, names))
         self._names = names
