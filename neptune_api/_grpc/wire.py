@@ -126,8 +126,9 @@ class _Method:
 
     def forget(self) -> None:
         """Let go of the parent's method."""
-        forks.leave_alone(self._call)
-        self._call = None
+        if self._call is not None:
+            forks.leave_alone(self._call)
+            self._call = None
 
 
 class _OneResponse(_Method):

@@ -18,7 +18,6 @@ from neptune_api.server.store.keys import keys_of
 from neptune_api.server.store.payload_chunks import Arrival, chunk_row, is_small
 from neptune_api.server.store.run_loading import RUN_FIELDS, load_run
 from neptune_api.server.store.run_state import SERIES_TYPES, VALUE_COLUMNS, Attribute, PayloadSeries
-from neptune_api.server.store.table_rows import upsert
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
@@ -206,8 +205,8 @@ class RunStore:
             else:
                 series.tail = series.tail_id = None
                 arrivals[item.id] = Arrival(points, key)
-        upsert(connection, schema.series, series_rows)
-        upsert(connection, schema.chunks, small)
+        table_rows.upsert(connection, schema.series, series_rows)
+        table_rows.upsert(connection, schema.chunks, small)
         if arrivals:
             payload_chunks.store(connection, arrivals, self.chunk_keys)
 
@@ -309,4 +308,4 @@ def _write_previews(connection: sa.Connection, floats: FloatTable, slots: npt.ND
         if not floats.has_preview(slot):
             del floats.last_preview[slot]
     floats.previews = {}
-    upsert(connection, table, rows)
+    table_rows.upsert(connection, table, rows)
