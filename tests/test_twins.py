@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.clients.reading import COMMON
 from tests.environments import ROOT, Environment
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ RELEASED = Environment(
     "neptune-query",
     (
         "neptune-query==1.14.1",
-        "pandas==2.3.3",
-        "protobuf==6.33.6",
+        *COMMON,
         "grpcio==1.81.2",
         "googleapis-common-protos==1.76.0",
     ),

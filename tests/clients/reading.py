@@ -15,7 +15,13 @@ from tests.environments import Environment
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-COMMON: Final = ("pandas==2.3.3", "protobuf==6.33.6")
+COMMON: Final = (
+    "pandas==3.1.1; python_version >= '3.11'",
+    "pandas==2.3.3; python_version < '3.11'",
+    "protobuf==6.33.6",
+)
+"""What pip chooses beside the clients by itself: what a new user of them has."""
+
 QUERY: Final = Environment("neptune-query-alone", ("neptune-query==1.14.1", *COMMON), package=False)
 FETCHER: Final = Environment("neptune-fetcher", ("neptune-fetcher==0.23.0", *COMMON), package=False)
 DRIVER: Final = Path(__file__).with_name("read_driver.py")
