@@ -63,6 +63,64 @@ class HttpContext:
         self._active = False
 
 
+_PATIENCE: Final = 0.25
+"""Seconds before anybody looks whether a caller is still there: looking takes a task, most calls are over sooner."""
+
+
+class _Caller:
+    """Who waits for a call, until its deadline passes or the connection ends."""
+
+    def __init__(self, handler: Handler, request: Request, context: HttpContext) -> None:
+        self._handler = handler
+        self._request = request
+        self.context = context
+        self._awaited: asyncio.Future[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Task[None] | None = None
+
+    async def wait_for(self, pool: DaemonPool, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function that blocks returns, on a thread of a pool; once begun it is not interrupted.
+
+        Raises StatusError when the deadline passes before, ClientGoneError when the caller goes away.
+        """
+        if self._gone is not None and self._gone.done():
+            raise ClientGoneError
+        loop = asyncio.get_running_loop()
+        left = self.context.time_remaining()
+        self._timer = loop.call_later(_PATIENCE if left is None else min(_PATIENCE, left), self._look, loop)
+        try:
+            self._awaited = pool.run(loop, function, *arguments)
+            return await self._awaited
+        finally:
+            self._timer.cancel()
+
+    def watch(self) -> None:
+        """Look from now on whether the caller goes away. Only for requests whose body has been read."""
+        if self._gone is None:
+            self._gone = asyncio.get_running_loop().create_task(self._request.gone())
+            self._gone.add_done_callback(lambda _: self._fail(ClientGoneError()))
+
+    def leave(self) -> None:
+        """Note that nobody waits any more."""
+        self.context.leave()
+        if self._gone is not None:
+            self._gone.cancel()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        left = self.context.time_remaining()
+        if left == 0:
+            message = f"The deadline passed before {self._handler.name} was done; the work may still be done."
+            self._fail(StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, message))
+            return
+        self.watch()
+        if left is not None:
+            self._timer = loop.call_later(left, self._look, loop)
+
+    def _fail(self, error: Exception) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_exception(error)
+
+
 class Calls:
     """Runs RPCs for the door."""
 
@@ -78,7 +136,7 @@ class Calls:
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Return what a function that blocks returns, on a thread for calls."""
-        return await asyncio.get_running_loop().run_in_executor(self._calls, function, *arguments)
+        return await self._calls.run(asyncio.get_running_loop(), function, *arguments)
 
     def close(self, timeout: float) -> bool:
         """End the threads; False if a servicer still works after `timeout` seconds."""
@@ -95,6 +153,7 @@ class Calls:
             )
         written = transcode.accepted_format(request.headers.get("accept"), rule.response_format)
         context = HttpContext(request.metadata(), request.deadline(), request.peer)
+        caller = _Caller(handler, request, context)
         authenticate = handler.authenticate
 
         async def admit() -> object:
@@ -109,15 +168,15 @@ class Calls:
         payload = _Payload(match, request, body)
         try:
             if handler.response_streaming:
-                await self._stream(handler, payload, written, context, answer)
+                await self._stream(handler, payload, written, caller, answer)
             else:
                 await answer.respond(
-                    Response(200, await self._unary(handler, payload, written, context), written.content_type)
+                    Response(200, await self._unary(handler, payload, written, caller), written.content_type)
                 )
         finally:
-            context.leave()
+            caller.leave()
 
-    async def _unary(self, handler: Handler, payload: _Payload, written: Format, context: HttpContext) -> bytes:
+    async def _unary(self, handler: Handler, payload: _Payload, written: Format, caller: _Caller) -> bytes:
         rule = payload.match.rule
         call = handler.guarded(
             lambda each: _decode(handler, each),
@@ -126,57 +185,19 @@ class Calls:
         pool: DaemonPool = self._calls
         if handler.is_query:
             pool, call = self._queries, self._queries.in_turn(call)
-        future = asyncio.get_running_loop().run_in_executor(pool, call, payload, context)
-        body: bytes = await self._while_wanted(future, payload.request, context, handler)
+        body: bytes = await self._while_wanted(caller, pool, call, payload, caller.context)
         return body
 
-    async def _while_wanted(
-        self,
-        future: asyncio.Future[Any],
-        request: Request,
-        context: HttpContext,
-        handler: Handler,
-        gone: asyncio.Future[None] | None = None,
-    ) -> Any:
-        """Return the result of a call, unless its deadline passes or its caller goes away before.
-
-        `gone` is request.gone(), when somebody waits for that already.
-        """
+    async def _while_wanted(self, caller: _Caller, pool: DaemonPool, function: Callable[..., Any], *args: Any) -> Any:
         try:
-            if gone is None:
-                await self._wait(future, request, context)
-            else:
-                await asyncio.wait(
-                    (future, gone), timeout=context.time_remaining(), return_when=asyncio.FIRST_COMPLETED
-                )
+            return await caller.wait_for(pool, function, *args)
         except asyncio.CancelledError:
-            _abandon(future, context, handler)
             if not self.stopping:
                 raise
             raise stopping() from None
-        if future.done():
-            return future.result()
-        _abandon(future, context, handler)
-        if (left := context.time_remaining()) is not None and left <= 0:
-            raise StatusError(
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"The deadline passed before {handler.name} was done; the work may still be done.",
-            )
-        raise ClientGoneError
-
-    async def _wait(self, future: asyncio.Future[Any], request: Request, context: HttpContext) -> None:
-        # Most calls are over before anybody could lose patience; watching each from its beginning costs a task.
-        done, _ = await asyncio.wait((future,), timeout=min(_PATIENCE, _left(context)))
-        if not done:
-            gone = asyncio.ensure_future(request.gone())
-            try:
-                left = context.time_remaining()
-                await asyncio.wait((future, gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                gone.cancel()
 
     async def _stream(
-        self, handler: Handler, payload: _Payload, written: Format, context: HttpContext, answer: Answer
+        self, handler: Handler, payload: _Payload, written: Format, caller: _Caller, answer: Answer
     ) -> None:
         if self._open_streams >= self._max_streams:
             raise StatusError(
@@ -189,17 +210,13 @@ class Calls:
         frames: Iterator[bytes] = handler.guarded(
             lambda each: _decode(handler, each),
             lambda message: framing.encode_frame(rule, handler.checked(message), written),
-        )(payload, context)
-        loop = asyncio.get_running_loop()
+        )(payload, caller.context)
         self._open_streams += 1
-        gone = asyncio.ensure_future(payload.request.gone())
+        caller.watch()
         try:
             while True:
-                if gone.done():
-                    raise ClientGoneError
                 try:
-                    future = loop.run_in_executor(self._streams, next, frames, None)
-                    frame = await self._while_wanted(future, payload.request, context, handler, gone)
+                    frame = await self._while_wanted(caller, self._streams, next, frames, None)
                 except StatusError as error:
                     if not answer.begun:
                         raise
@@ -215,13 +232,8 @@ class Calls:
                 await answer.piece(frame)
         finally:
             self._open_streams -= 1
-            gone.cancel()
-            context.leave()
             with contextlib.suppress(RuntimeError):  # the pool was shut down
                 self._streams.submit(_close, frames)
-
-
-_PATIENCE: Final = 0.25
 
 
 class _Payload:
@@ -279,24 +291,6 @@ def _unwanted_body(handler: Handler) -> StatusError:
 
 def _capitalized(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _left(context: HttpContext) -> float:
-    left = context.time_remaining()
-    return _PATIENCE if left is None else left
-
-
-def _abandon(future: asyncio.Future[Any], context: HttpContext, handler: Handler) -> None:
-    context.leave()
-    future.add_done_callback(_forget)
-    if handler.is_query:
-        future.cancel()  # it may wait for a thread; once it runs this does nothing
-
-
-def _forget(future: asyncio.Future[Any]) -> None:
-    # Nobody waits for it; asyncio would complain about an error that nobody has looked at.
-    if not future.cancelled():
-        future.exception()
 
 
 def _close(frames: Any) -> None:

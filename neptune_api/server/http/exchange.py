@@ -250,13 +250,13 @@ class Answer:
     async def respond(self, response: Response, *, close: bool = False) -> None:
         """Send a whole response. Raises ClientGoneError when nobody takes it."""
         headers = [(b"content-length", str(len(response.body)).encode()), *_headers(response, close)]
-        await self._write({"type": "http.response.start", "status": response.status, "headers": headers})
+        start = {"type": "http.response.start", "status": response.status, "headers": headers}
         # The server below takes any body at once and keeps it in memory until the client has taken it, if ever.
-        begin, body = 0, response.body
-        while len(body) - begin > _PIECE_BYTES:
-            await self.piece(body[begin : begin + _PIECE_BYTES])
-            begin += _PIECE_BYTES
-        await self.piece(body[begin:], last=True)
+        body, size = response.body, len(response.body)
+        await self._write(start, _piece(body[:_PIECE_BYTES], last=size <= _PIECE_BYTES))
+        for begin in range(_PIECE_BYTES, size, _PIECE_BYTES):
+            end = begin + _PIECE_BYTES
+            await self.piece(body[begin:end], last=size <= end)
 
     async def begin(self, content_type: str) -> None:
         """Begin a response that comes in pieces, which go out in chunks."""
@@ -265,15 +265,20 @@ class Answer:
 
     async def piece(self, data: bytes, *, last: bool = False) -> None:
         """Send a piece; the last one ends the response. Raises ClientGoneError when nobody takes it."""
-        await self._write({"type": "http.response.body", "body": data, "more_body": not last})
+        await self._write(_piece(data, last=last))
 
-    async def _write(self, event: Event) -> None:
+    async def _write(self, *events: Event) -> None:
         self.begun = True
         try:
             with Alarm(time.monotonic() + SEND_SECONDS):
-                await self._send(event)
+                for event in events:
+                    await self._send(event)
         except (asyncio.TimeoutError, OSError):
             raise ClientGoneError from None
+
+
+def _piece(data: bytes, *, last: bool) -> Event:
+    return {"type": "http.response.body", "body": data, "more_body": not last}
 
 
 def _headers(response: Response, close: bool) -> list[tuple[bytes, bytes]]:

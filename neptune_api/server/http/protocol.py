@@ -6,6 +6,7 @@ and memory for nothing. Bodies are bounded where they are read.
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -15,8 +16,6 @@ from neptune_api.http.json_codec import dump
 from neptune_api.server import limits
 
 if TYPE_CHECKING:
-    import asyncio
-
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
@@ -39,8 +38,59 @@ class _RefusedError(Exception):
     """Ends the parsing of a request that has been refused."""
 
 
+_SMALL: Final = 64 * 1024
+"""Bytes that are sooner copied than sent by themselves."""
+
+
+class _JoiningTransport(asyncio.Transport):
+    """Sends the head of a response with the first piece of its body, as ASGI wants it.
+
+    uvicorn sends it at once: two system calls here and two there, and a client that is woken up too early.
+    """
+
+    def __init__(self, below: asyncio.Transport) -> None:
+        super().__init__()
+        self._below = below
+        self._head = b""
+
+    def write(self, data: bytes) -> None:  # type: ignore[override] # uvicorn writes nothing else
+        """Send what is no head, after the head that waits for it."""
+        if data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+            return
+        if len(data) > _SMALL:
+            self.flush()
+        head, self._head = self._head, b""
+        self._below.write(head + data)
+
+    def flush(self) -> None:
+        """Send a head that nothing follows."""
+        head, self._head = self._head, b""
+        if head:
+            self._below.write(head)
+
+    def close(self) -> None:
+        """Close the connection when all is sent."""
+        self.flush()
+        self._below.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._below.abort()
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection is closed, or will be."""
+        return self._below.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes the client has not yet taken."""
+        return self._below.get_write_buffer_size()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection of the HTTP door."""
+
+    transport: _JoiningTransport
 
     head_seconds = HEAD_SECONDS
     max_connections = limits.MAX_HTTP_CONNECTIONS
@@ -65,6 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self.transport = _JoiningTransport(transport)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -77,11 +128,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         heads = self._heads
-        if self._in_head and self._head_timer is None:
-            self._start_timer()
         begun_in_head = self._in_head
         super().data_received(data)
         if begun_in_head and heads == self._heads and not self._refused:
+            if self._head_timer is None:
+                self._start_timer()
             # The parser tells of a header when it has all of it; until then these are the bytes it holds.
             self._head_bytes += len(data)
             if self._head_bytes > limits.MAX_HTTP_TARGET_BYTES + limits.MAX_HTTP_HEADERS_BYTES:
@@ -130,6 +181,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Expect the next request."""
         self._in_head = True
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Send all there is."""
+        self.transport.flush()
+        super().on_response_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, without waiting for a client that takes nothing of the last response."""
