@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -32,19 +33,17 @@ class _Task(NamedTuple):
     arguments: tuple[Any, ...]
     named: dict[str, Any]
 
-    def run(self) -> None:
-        """Run the function, unless it was cancelled."""
+    def run(self) -> Callable[[], object]:
+        """Run the function, unless it was cancelled; return how to tell the result."""
         if not self.future.set_running_or_notify_cancel():
-            return
+            return _nothing
         try:
-            result = self.function(*self.arguments, **self.named)
+            return partial(self.future.set_result, self.function(*self.arguments, **self.named))
         except BaseException as error:  # noqa: BLE001 # it belongs to whoever asks for the result
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(result)
+            return partial(self.future.set_exception, error)
 
     def cancel(self) -> None:
-        """Tell who waits that it will not be run."""
+        """Tell that it will not be run."""
         self.future.cancel()
 
 
@@ -56,19 +55,17 @@ class _LoopTask(NamedTuple):
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
 
-    def run(self) -> None:
-        """Run the function, unless its future was settled without it."""
+    def run(self) -> Callable[[], object]:
+        """Run the function, unless its future was settled without it; return how to tell the result."""
         if self.future.done():
-            return
+            return _nothing
         try:
-            result = self.function(*self.arguments)
+            return partial(self._tell, self.future.set_result, self.function(*self.arguments))
         except BaseException as error:  # noqa: BLE001 # as above
-            self._tell(self.future.set_exception, error)
-        else:
-            self._tell(self.future.set_result, result)
+            return partial(self._tell, self.future.set_exception, error)
 
     def cancel(self) -> None:
-        """Tell who waits that it will not be run."""
+        """Tell that it will not be run."""
         self._tell(self.future.cancel)
 
     def _tell(self, settle: Callable[..., Any], *outcome: Any) -> None:
@@ -78,6 +75,10 @@ class _LoopTask(NamedTuple):
     def _settle(self, settle: Callable[..., Any], *outcome: Any) -> None:
         if not self.future.done():
             settle(*outcome)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class DaemonPool(ThreadPoolExecutor):
@@ -162,7 +163,9 @@ class DaemonPool(ThreadPoolExecutor):
 def _work(tasks: queue.SimpleQueue[_Task | _LoopTask | None], idle: deque[None]) -> None:
     """Do what there is until None comes, which is for all the threads of a pool. Holds no pool."""
     while (task := tasks.get()) is not None:
-        task.run()
+        tell = task.run()
         del task  # it holds the call
-        idle.append(None)
+        idle.append(None)  # before the one who waits wakes up, and wants the interpreter lock as well
+        tell()
+        del tell  # it holds the result
     tasks.put(None)

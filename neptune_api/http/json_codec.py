@@ -20,6 +20,7 @@ import json
 import math
 import re
 import struct
+from codecs import BOM_UTF8
 from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -85,7 +86,7 @@ def load(text: bytes) -> Any:
     """Return what JSON in UTF-8 says. Raises TranscodeError for other text."""
     try:
         # A decoder of our own: given bytes, json.loads would guess at UTF-16 and UTF-32.
-        return json.loads(text.decode("utf-8-sig"))
+        return json.loads(text.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         raise TranscodeError(f"the JSON is not in UTF-8: byte {error.start} cannot be decoded") from None
     except json.JSONDecodeError as error:

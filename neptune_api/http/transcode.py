@@ -8,7 +8,7 @@ travels in binary as the enclosing message with nothing but that field.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -151,6 +151,8 @@ _PROTOBUF_TYPES: Final = frozenset(
 )
 
 
+# A program sends and gets few different ones, over and over; a stranger may send as many as he likes.
+@lru_cache(maxsize=64)
 def _named_format(media_type: str) -> Format | None:
     media_type = media_type.strip().lower()
     if media_type in _PROTOBUF_TYPES:
@@ -173,6 +175,7 @@ def body_format(content_type: str | None, default: Format) -> Format:
     return found
 
 
+@lru_cache(maxsize=64)
 def accepted_format(accept: str | None, default: Format) -> Format:
     """Return how a caller with this `Accept` header wants its answer; `default` when it says nothing about it."""
     if not accept or accept == "*/*":
@@ -322,7 +325,7 @@ def _encode_query(rule: Rule, message: Message) -> str:
                 pairs += [(name, write(item)) for item in value]
             elif holder.HasField(field.name) if field.has_presence else value != field.default_value:
                 pairs.append((name, write(value)))
-    return urlencode(pairs)
+    return urlencode(pairs) if pairs else ""
 
 
 def _decode_query(rule: Rule, query: str, message: Message) -> None:
