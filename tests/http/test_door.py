@@ -234,6 +234,32 @@ def test_connections_are_kept(owner: Caller) -> None:
     connection.close()
 
 
+def test_a_small_answer_comes_in_one_piece(owner: Caller) -> None:
+    with owner.raw() as opened:
+        for _ in range(3):
+            opened.sendall(b"GET /api/backend/v1/clients/config HTTP/1.1\r\nHost: here\r\n\r\n")
+            head, _, body = opened.recv(65_536).partition(b"\r\n\r\n")
+            assert f"content-length: {len(body)}".encode() in head
+            assert json.loads(body)["apiUrl"] == "http://here"
+        # Two requests at once, and no body at all.
+        opened.sendall(b"HEAD /api/leaderboard/ HTTP/1.1\r\nHost: here\r\n\r\n" * 2)
+        heads = opened.recv(65_536)
+        while heads.count(b"\r\n\r\n") < 2:
+            heads += opened.recv(65_536)
+        assert heads.count(b"HTTP/1.1 200 OK\r\n") == 2
+
+
+def test_an_answer_that_breaks_off_shows_what_there_is() -> None:
+    async def break_off(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        raise OSError("gone")
+
+    with serving({}, files=break_off, files_prefix="/files") as caller:
+        answer = caller.send(b"GET /files/x HTTP/1.1\r\nHost: here\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"content-length: 10\r\n\r\n")
+
+
 def test_chunked_bodies(owner: Caller) -> None:
     connection = owner.connect()
     pieces = iter([b'{"name": "chunked-project",', b' "organizationIdentifier": "local"}'])
@@ -254,7 +280,9 @@ def test_get_with_a_body(owner: Caller, project: str) -> None:
 # Deadlines, streams, faults: with servicers that do as they are told
 
 
-def test_deadlines() -> None:
+@pytest.mark.parametrize("timeout", ["100m", "300m"])
+def test_deadlines(timeout: str) -> None:
+    """Before anybody has looked whether the caller is still there, and after."""
     go_on = threading.Event()
 
     def behave(_request: Any, context: Any) -> AuthorizedUser:
@@ -263,7 +291,7 @@ def test_deadlines() -> None:
         return AuthorizedUser()
 
     with serving({AUTHORIZE: behave}) as caller:
-        reply = caller.get("/api/backend/v1/authorization/authorize", headers={"grpc-timeout": "300m"})
+        reply = caller.get("/api/backend/v1/authorization/authorize", headers={"grpc-timeout": timeout})
         go_on.set()
         assert (reply.status, reply.json()["status"]) == (504, "DEADLINE_EXCEEDED")
         assert caller.get("/api/backend/v1/authorization/authorize", headers={"grpc-timeout": "0n"}).status == 504
