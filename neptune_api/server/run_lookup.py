@@ -36,6 +36,20 @@ def parse_holder(field: str, text: str) -> RunIdentifier:
     return identifier
 
 
+def parse_series_holder(field: str, text: str) -> RunIdentifier:
+    """Do as parse_holder, but take `workspace/project/<any other name>` for a run that does not exist.
+
+    Series of unknown runs are empty, and how a run that does not exist would be named is nobody's business.
+    """
+    try:
+        return parse_holder(field, text)
+    except StatusError:
+        parts = text.split("/")
+        if len(parts) != 3 or not all(parts) or parts[0] == "CUSTOM":
+            raise
+        return RunIdentifier("/".join(parts[:2]))
+
+
 def find_in_project(connection: sa.Connection, project: ProjectRecord, names: Iterable[str]) -> dict[str, RunRecord]:
     """Return the runs of a project that exist, by the names a request gives them; other names are left out."""
     identifiers: dict[str, RunIdentifier] = {}

@@ -157,6 +157,9 @@ def test_what_is_not_there_has_no_buckets(connection: Connection, identifier: st
     )
     assert [len(buckets) for buckets in found] == [1, 0, 0, 0, 0]
     assert ask(connection, view(5, 0, 10), expression(identifier, "r", "missing")) == [[]]
+    nobody = expression(identifier, "r", "m")
+    nobody.run_id = f"{identifier}/no short id"
+    assert ask(connection, view(), nobody) == [[]]
     assert ask(connection, view()) == []
 
 

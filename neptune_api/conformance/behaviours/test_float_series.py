@@ -127,14 +127,15 @@ def test_every_request_id_is_answered(series: Any, connection: Connection, ident
         query(holder, request_id="1"),
         query(holder, "unknown", request_id="01"),
         query(f"{identifier}/NO-1", request_id="2"),
+        query(f"{identifier}/no short id", request_id="3"),
         query("00000000-0000-0000-0000-000000000000", request_id="x"),
         query(holder, "config", request_id="c"),
         query(holder, "text", request_id="t"),
         query(holder, request_id="same again"),
     ]
     found = answers(series, *queries)
-    assert [len(item.values) for item in found] == [0, 1, 0, 0, 0, 0, 0, 1]
-    assert [item.total_item_count for item in found] == [0, 1, 0, 0, 0, 0, 0, 1]
+    assert [len(item.values) for item in found] == [0, 1, 0, 0, 0, 0, 0, 0, 1]
+    assert [item.total_item_count for item in found] == [0, 1, 0, 0, 0, 0, 0, 0, 1]
 
 
 def test_many_series_at_once(series: Any, connection: Connection, identifier: str) -> None:

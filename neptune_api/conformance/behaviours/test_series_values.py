@@ -160,6 +160,7 @@ def test_series_that_do_not_exist_are_left_out(series: Any, connection: Connecti
         query(holder, "unknown", "1"),
         query(holder, "text", "2"),
         query(custom(identifier, "no"), "text", "3"),
+        query(f"{identifier}/no short id", "text", "8"),
         query(holder, "m", "4"),
         query(holder, "config", "5"),
         query(custom(identifier, "child"), "text", "6"),

@@ -19,7 +19,7 @@ _NUMBER: Final = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?:([km
 _PREFIXES: Final = "kmgtp"
 _DATE: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
-    r"\s*(?:Z|([+-])([01]\d|2[0-3]):?([0-5]\d)?)?",
+    r"\s*(?:Z|([+-])([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d))?)?)?",
     re.ASCII | re.IGNORECASE,
 )
 _AGO: Final = re.compile(r"-(\d{1,6})([smhdwMy])", re.ASCII)
@@ -77,11 +77,12 @@ def _datetime(text: str, now: datetime) -> int:
 
 
 def _moment(date: re.Match[str]) -> datetime:
-    *parts, fraction, sign, hours, minutes = date.groups()
+    *parts, fraction, sign, hours, minutes, seconds = date.groups()
     year, month, day, hour, minute, second = (int(part or 0) for part in parts)
     moment = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
     moment += timedelta(microseconds=int((fraction or "").ljust(6, "0")[:6]))
-    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    # Before there were time zones, places were seconds away from each other.
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0), seconds=int(seconds or 0))
     return moment + offset if sign == "-" else moment - offset
 
 

@@ -15,7 +15,7 @@ from neptune_api.server.errors import StatusError, already_exists, unimplemented
 from neptune_api.server.handlers import Encoded
 from neptune_api.server.identity import current_caller
 from neptune_api.server.point_messages import encode_float_page, encode_float_series, encode_piece, point_value
-from neptune_api.server.run_lookup import find_anywhere, parse_holder
+from neptune_api.server.run_lookup import find_anywhere, parse_series_holder
 from neptune_api.server.store import steps
 from neptune_api.server.store.column_batches import ColumnBatch
 from neptune_api.server.store.column_reads import ColumnRequest, read_columns
@@ -292,7 +292,7 @@ class SeriesService(series_service_pb2_grpc.SeriesServiceServicer):
         for position, item in enumerate(wanted_series):
             text = item.holder.identifier
             if text not in names:
-                names[text] = parse_holder(field.format(position), text)
+                names[text] = parse_series_holder(field.format(position), text)
         runs = find_anywhere(connection, self._access, names.values(), PROJECT_ROLE_VIEWER)
         wanted: dict[Scope, list[int]] = defaultdict(list)
         keys: list[tuple[int, str] | None] = []
@@ -342,7 +342,7 @@ def _bucket_series(request: series_pb2.GetTimeseriesBucketsRequest) -> list[Time
                 reason = "is given twice; each series has an id of its own" if item.request_id else "is required"
                 checks.add(f"{field}.request_id", reason)
             seen.add(item.request_id)
-            parse_holder(f"{field}.run_id", item.run_id)
+            parse_series_holder(f"{field}.run_id", item.run_id)
             checks.required(f"{field}.custom_y_formula", item.custom_y_formula)
             path = path_of(item.custom_y_formula)
             unserved[f"{field}.custom_y_formula"] = path is None

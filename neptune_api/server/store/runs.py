@@ -22,7 +22,10 @@ _SHORT_ID: Final = re.compile(r"([A-Z0-9]{1,10})-([1-9][0-9]{0,17})")
 
 @dataclass(frozen=True, slots=True)
 class RunIdentifier:
-    """Name a run: by `uuid`, by `key` and `number` of its short id, or by `run_id`; `project` is `workspace/name`."""
+    """Name a run: by `uuid`, by `key` and `number` of its short id, or by `run_id`; `project` is `workspace/name`.
+
+    A project alone names no run.
+    """
 
     project: str | None = None
     uuid: str | None = None
