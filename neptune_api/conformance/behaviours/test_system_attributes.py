@@ -239,6 +239,12 @@ def test_counters(lab: Lab) -> None:
     assert counters(lab) == expected
 
 
+def test_what_a_fork_inherits_counts_where_it_was_logged(lab: Lab) -> None:
+    parent, fork = create("parent"), create("fork", parent="parent", at=1)
+    lab.apply(parent, append({"m": 1.0, "other": "x"}, 1, run="parent"), fork, append({"m": 2.0}, 2, run="fork"))
+    assert counters(lab, "fork") == {"float_series_count": 1, "total_count": 1, "total_series_datapoints": 1}
+
+
 # What users may write
 
 
