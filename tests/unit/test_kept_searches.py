@@ -17,7 +17,7 @@ from neptune_api.server import nql
 from neptune_api.server.nql.evaluation import Column
 from neptune_api.server.nql.parser import TYPES
 from neptune_api.server.recent import Recent
-from neptune_api.server.store import kept_searches, runs, schema, search
+from neptune_api.server.store import kept_searches, result_columns, runs, schema, search, search_columns
 from neptune_api.server.store.directory import Directory
 from neptune_api.server.store.faults import CorruptChunkError
 from neptune_api.server.store.kept_columns import KeptColumn, Renewal
@@ -153,7 +153,14 @@ def take(bench: Bench, step: tuple[Any, ...], points: Iterator[int]) -> None:
                 runs.set_flag(connection, keys, rest[0], rest[1], 0)
 
 
-def check_all_that_is_found(bench: Bench, steps: Sequence[tuple[Any, ...]]) -> None:
+def check_all_that_is_found(bench: Bench, steps: Sequence[tuple[Any, ...]], at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_columns, "_RUNS", at_once)
+        patch.setattr(result_columns, "_ROWS", at_once)
+        check_found(bench, steps)
+
+
+def check_found(bench: Bench, steps: Sequence[tuple[Any, ...]]) -> None:
     kept = KeptSearches()
     points = iter(range(1, 1_000))
     bench.apply(*(operations.create(f"r{number}", experiment="e") for number in range(3)))
@@ -176,22 +183,22 @@ def check_all_that_is_found(bench: Bench, steps: Sequence[tuple[Any, ...]]) -> N
 
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(STEPS, max_size=12))
+@given(steps=st.lists(STEPS, max_size=12), at_once=st.sampled_from([2, 10_000]))
 def test_whatever_changes_the_same_is_found_in_a_folder(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]], at_once: int
 ) -> None:
     with Bench(tmp_path_factory.mktemp("kept"), durable=False) as bench:
-        check_all_that_is_found(bench, steps)
+        check_all_that_is_found(bench, steps, at_once)
 
 
 @pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(STEPS, min_size=5, max_size=12))
+@given(steps=st.lists(STEPS, min_size=5, max_size=12), at_once=st.sampled_from([2, 10_000]))
 def test_whatever_changes_the_same_is_found_in_a_database(
-    postgres: PostgresServer, steps: list[tuple[Any, ...]]
+    postgres: PostgresServer, steps: list[tuple[Any, ...]], at_once: int
 ) -> None:
     with Bench(postgres.create_database()) as bench:
-        check_all_that_is_found(bench, steps)
+        check_all_that_is_found(bench, steps, at_once)
 
 
 def test_only_what_has_changed_is_read_again(bench: Bench, read_again: list[tuple[str, int]]) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
 
     from neptune_api.server.nql.evaluation import BoolArray
     from neptune_api.server.nql.tree import Aggregate, Criterion, Node
-    from neptune_api.server.store.search_columns import Keys
+    from neptune_api.server.store.result_columns import Keys
 
     # Name, type and aggregate.
     What = tuple[str, int, Aggregate | None]
     Places = npt.NDArray[np.intp]
 
 _T = TypeVar("_T")
+
+HEADS: Final[What] = ("", 1, None)
+"""No attribute has this name: the column that is present for runs that represent an experiment."""
 
 _MAX_VERDICTS: Final = 8
 # Characters of an expression whose verdict is kept.
@@ -143,13 +147,11 @@ class KeptProject:
     """What searches need of a project, at one revision: keys of all its runs, ascending, and columns beside them."""
 
     keys: Keys
-    heads: BoolArray
-    """Which runs represent an experiment."""
     columns: Mapping[What, KeptColumn]
 
     def holding(self, query: Node, *, heads_only: bool, check: Callable[[], None]) -> Places:
         """Return the places of the runs that a query holds for; `check` is called between pieces of work."""
-        places = np.flatnonzero(self.heads) if heads_only else np.arange(len(self.keys))
+        places = np.flatnonzero(self.columns[HEADS].column.present) if heads_only else np.arange(len(self.keys))
         # Expressions take longest: they are looked for where everything else holds.
         for term in sorted(query.terms if isinstance(query, And) else (query,), key=_has_expression):
             places = places[evaluate(term, len(places), partial(self._verdict, places, check))]
@@ -171,14 +173,11 @@ def _size(column: Column) -> int:
     if column.texts:
         # Verdicts are arrays as large as this one.
         size += column.present.nbytes * _MAX_VERDICTS
-    size += sum(_TEXT_BYTES + _width(text) for text in column.texts if text is not None)
-    return size + sum(map(_set_size, column.sets))
+    size += _texts_size([text for text in column.texts if text is not None])
+    sets = [members for members in column.sets if members is not None]
+    return size + sum(_SET_BYTES + _TEXT_BYTES * len(members) + _texts_size(members) for members in sets)
 
 
-def _set_size(members: Collection[str] | None) -> int:
-    return 0 if members is None else _SET_BYTES + sum(2 * _TEXT_BYTES + _width(member) for member in members)
-
-
-def _width(text: str) -> int:
-    """Return how many bytes the characters of a text take at most."""
-    return len(text) if text.isascii() else 4 * len(text)
+def _texts_size(texts: Collection[str]) -> int:
+    # A character takes a byte, of a text that is not ASCII up to four.
+    return _TEXT_BYTES * len(texts) + sum(map(len, texts)) + 3 * sum(map(len, filterfalse(str.isascii, texts)))

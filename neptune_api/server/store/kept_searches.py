@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -23,17 +23,19 @@ from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.recent import Recent
 from neptune_api.server.store import revisions
 from neptune_api.server.store.faults import CorruptChunkError
-from neptune_api.server.store.kept_columns import KeptColumn, KeptProject
+from neptune_api.server.store.kept_columns import HEADS, KeptColumn, KeptProject
 from neptune_api.server.store.key_conditions import among
+from neptune_api.server.store.result_columns import read_keys
 from neptune_api.server.store.schema import attributes, experiments, runs
-from neptune_api.server.store.search_columns import ROWS, places_of
+from neptune_api.server.store.search_columns import places_of
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from neptune_api.server.store.kept_columns import What
-    from neptune_api.server.store.search_columns import ColumnReader, Keys
+    from neptune_api.server.store.result_columns import Keys
+    from neptune_api.server.store.search_columns import ColumnReader
 
 # Keys of runs in rankings, and how many each counts at least.
 _MAX_RANKED: Final = 4_000_000
@@ -54,7 +56,7 @@ _MAX_ASKED: Final = 4_096
 _MAX_LONG_TEXTS: Final = 1_000
 # The state of a run changes by itself; last values of string series may be of any length.
 _NEVER: Final = frozenset({int(T.ATTRIBUTE_TYPE_EXPERIMENT_STATE), int(T.ATTRIBUTE_TYPE_STRING_SERIES)})
-# No attribute has this name: the column of all runs, present where one represents an experiment.
+# No attribute has this name: the column of all runs, which is nothing but their keys.
 _RUNS: Final[What] = ("", 0, None)
 
 
@@ -196,8 +198,7 @@ class KeptSnapshot:
             self._kept.keep_columns(project_id, columns)
         else:
             self._kept.refuse(project_id, needed)
-        runs_ = columns[_RUNS]
-        return KeptProject(runs_.keys, runs_.column.present, columns)
+        return KeptProject(columns[_RUNS].keys, columns)
 
 
 class _Columns:
@@ -234,7 +235,7 @@ class _Columns:
         changed = None if kept is None else self._changed_since(kept.revision)
         if kept is None or changed is None:
             of_project = sa.select(runs.c.id).where(runs.c.project_id == self._project_id)
-            return self._read_keys(of_project.limit(_MAX_RUNS + 1))
+            return read_keys(self._connection, of_project.limit(_MAX_RUNS + 1))
         gone, _ = places_of(kept.keys, changed)
         left, there = np.delete(kept.keys, gone), self._there(changed)
         keys = np.insert(left, np.searchsorted(left, there), there)
@@ -253,7 +254,9 @@ class _Columns:
 
     def _read(self, what: What, keys: Keys) -> Column:
         """Return the column of some runs."""
-        if what != _RUNS:
+        if what == _RUNS:
+            return Column(np.ones(len(keys), np.bool_))
+        if what != HEADS:
             return self._reader.column(*what, keys)
         heads = sa.select(experiments.c.head_id)
         if len(keys) <= _MAX_CHANGED:
@@ -261,7 +264,7 @@ class _Columns:
         else:
             heads = heads.where(experiments.c.project_id == self._project_id)
         present = np.zeros(len(keys), np.bool_)
-        places, _ = places_of(keys, self._read_keys(heads))
+        places, _ = places_of(keys, read_keys(self._connection, heads))
         present[places] = True
         return Column(present)
 
@@ -280,18 +283,11 @@ class _Columns:
     def _there(self, keys: Keys) -> Keys:
         """Return those of some keys that are of runs: they stay in their project."""
         query = sa.select(runs.c.id).where(among(self._connection, runs.c.id, keys.tolist()))
-        return self._read_keys(query)
-
-    def _read_keys(self, query: sa.Select[Any]) -> Keys:
-        """Return the keys that a query finds, ascending."""
-        with self._connection.scalars(query, execution_options={"yield_per": ROWS}) as found:
-            keys = np.fromiter(found, np.int64)
-        keys.sort()
-        return keys
+        return read_keys(self._connection, query)
 
     def _is_long(self, what: What) -> bool:
         name, type_, _ = what
-        if what == _RUNS or KINDS[type_] is Kind.NUMBER:  # type: ignore[index]  # the keys are integers at run time
+        if not name or KINDS[type_] is Kind.NUMBER:  # type: ignore[index]  # the keys are integers at run time
             return False
         long = (
             sa.select(attributes.c.id)

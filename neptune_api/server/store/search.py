@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -12,17 +13,19 @@ from neptune_api.server.nql.evaluation import Column, evaluate, judge
 from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import Criterion, criteria, outline
 from neptune_api.server.store.attributes import RUNS, RunRow
+from neptune_api.server.store.kept_columns import HEADS
 from neptune_api.server.store.kept_searches import KeptRanking
 from neptune_api.server.store.key_conditions import about
+from neptune_api.server.store.result_columns import read_columns
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import runs
-from neptune_api.server.store.search_columns import ROWS, ColumnReader
+from neptune_api.server.store.search_columns import ColumnReader
 from neptune_api.server.store.search_conditions import Conditions
 from neptune_api.server.store.system_attributes import IDLE_AFTER_MS
 from neptune_api.v1.queries_pb2 import AttributeType as T
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     import numpy.typing as npt
     import sqlalchemy as sa
@@ -31,13 +34,11 @@ if TYPE_CHECKING:
     from neptune_api.server.nql.tree import Aggregate, Node
     from neptune_api.server.store.kept_columns import KeptProject, Places, What
     from neptune_api.server.store.kept_searches import KeptSearches, KeptSnapshot
-    from neptune_api.server.store.search_columns import Keys
+    from neptune_api.server.store.result_columns import Keys
     from neptune_api.server.store.series import FloatSummaries
 
     Columns = dict[What, Column]
 
-# Runs that are looked at together.
-_BATCH: Final = 16_384
 # Where the type of what is sorted by is any.
 _RANKS: Final = {Kind.NUMBER: 0, Kind.TEXT: 1, Kind.OPAQUE: 1, Kind.SET: 2}
 # Sorted runs kept beyond a page before those that cannot be on it are dropped.
@@ -104,7 +105,8 @@ def search(
     if not project_ids:
         return Found(0, [])
     end = offset + limit if limit else 0
-    snapshot = None if kept is None else kept.snapshot(connection, project_ids, _needed(query, order))
+    needed = _needed(query, order, heads_only=heads_only)
+    snapshot = None if kept is None else kept.snapshot(connection, project_ids, needed)
     question = None if snapshot is None else _question(project_ids, query, order, heads_only=heads_only)
     ranking = None if snapshot is None or question is None else snapshot.ranking(question, end)
     if ranking is None:
@@ -137,11 +139,12 @@ def _question(project_ids: Sequence[int], query: Node, order: Order, *, heads_on
     return tuple(project_ids), terms, order, heads_only
 
 
-def _needed(query: Node, order: Order) -> frozenset[What]:
+def _needed(query: Node, order: Order, *, heads_only: bool) -> frozenset[What]:
     """Return the columns from which a search can be answered; none when there are too many, or of a kind not kept."""
     if order.type not in _KEPT_ORDERS:
         return frozenset()
-    return frozenset({(item.name, item.type, item.aggregate) for item in criteria(query)} | {_sorted_by(order)})
+    asked_about = {(item.name, item.type, item.aggregate) for item in criteria(query)}
+    return frozenset({*asked_about, _sorted_by(order), *([HEADS] if heads_only else [])})
 
 
 def _rank(
@@ -171,8 +174,8 @@ def _rank(
     at_hand = conditions.texts_at_hand()
     texts = [conditions.value(*what) for what in at_hand]
     statement = conditions.select(*texts, *sort_column, in_order=bool(conditions.rest) or is_in_memory)
-    with reader.connection.execute(statement, execution_options={"yield_per": ROWS}) as result:
-        for found, rest in _batches(result):
+    with closing(read_columns(reader.connection, statement, is_long=True)) as parts:
+        for found, *rest in parts:
             check()
             keys, columns = _ascending(np.array(found, np.int64), rest)
             values: Sequence[Any] = columns[len(at_hand)] if sort_column else ()
@@ -209,23 +212,6 @@ def entries(connection: sa.Connection, keys: Sequence[int]) -> list[RunRow]:
     rows = connection.execute(RUNS.where(about(connection, runs.c.id, sorted(keys)))).all()
     found = {row.key: row for row in map(RunRow._make, rows)}
     return [found[key] for key in keys]
-
-
-def _batches(result: sa.CursorResult[Any]) -> Iterator[tuple[list[int], list[list[Any]]]]:
-    """Yield the keys and the other columns of rows, many at a time."""
-    columns: list[list[Any]] = []
-    for rows in result.partitions(ROWS):
-        parts = zip(*rows, strict=True)
-        if columns:
-            for column, part in zip(columns, parts, strict=True):
-                column.extend(part)
-        else:
-            columns = [list(part) for part in parts]
-        if len(columns[0]) >= _BATCH:
-            yield columns[0], columns[1:]
-            columns = []
-    if columns:
-        yield columns[0], columns[1:]
 
 
 def _ascending(keys: Keys, columns: Sequence[Sequence[Any]]) -> tuple[Keys, Sequence[Sequence[Any]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import compress
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,6 +13,7 @@ from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.nql.tree import Aggregate
 from neptune_api.server.store.key_conditions import about
 from neptune_api.server.store.lineage import Scope, batches
+from neptune_api.server.store.result_columns import read_columns
 from neptune_api.server.store.rules import decode_set
 from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, runs, series
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from neptune_api.server.store.result_columns import Keys
     from neptune_api.server.store.series import FloatSummaries
     from neptune_api.server.store.summaries import FloatSummary
 
-    Keys = npt.NDArray[np.int64]
     # Keys of runs and a value for each.
     Part = tuple[Sequence[int], Sequence[Any]]
 
@@ -37,8 +37,8 @@ _FLOAT: Final = int(T.ATTRIBUTE_TYPE_FLOAT)
 _STATE: Final = int(T.ATTRIBUTE_TYPE_EXPERIMENT_STATE)
 _FLOAT_SERIES: Final = int(T.ATTRIBUTE_TYPE_FLOAT_SERIES)
 _STRING_SERIES: Final = int(T.ATTRIBUTE_TYPE_STRING_SERIES)
-ROWS: Final = 1_000
-"""Rows to fetch at a time: Python's collector of garbage looks at all that are there, again and again."""
+# Of which an attribute is read together.
+_RUNS: Final = 32_768
 
 
 class ColumnReader:
@@ -60,21 +60,19 @@ class ColumnReader:
             found = self._values(name, type_, keys)
         kind = KINDS[type_]  # type: ignore[index]  # the keys are integers at run time
         present = np.zeros(len(keys), np.bool_)
-        numbers = np.full(len(keys), np.nan) if kind is Kind.NUMBER else None
-        values: list[Any] = [] if kind is Kind.NUMBER else [None] * len(keys)
+        values: npt.NDArray[Any] = np.full(
+            len(keys), *((np.nan, np.float64) if kind is Kind.NUMBER else (None, np.object_))
+        )
         for some_keys, some_values in found:
             places, known = places_of(keys, some_keys)
             present[places] = True
-            if numbers is not None:
-                numbers[places] = np.array(some_values, np.float64)[known]
-                continue
-            for place, value in zip(places.tolist(), compress(some_values, known.tolist()), strict=True):
-                values[place] = value
-        if numbers is not None:
-            return Column(present, numbers)
+            values[places] = np.array(some_values, values.dtype)[known]
+        if kind is Kind.NUMBER:
+            return Column(present, values)
+        texts = values.tolist()
         if kind is Kind.SET:
-            return Column(present, sets=[None if text is None else decode_set(text) for text in values])
-        return Column(present, texts=values)
+            return Column(present, sets=[None if text is None else decode_set(text) for text in texts])
+        return Column(present, texts=texts)
 
     def _values(self, name: str, type_: int, keys: Keys) -> Iterator[Part]:
         kind = KINDS[type_]  # type: ignore[index]  # as above
@@ -87,15 +85,13 @@ class ColumnReader:
             for run_keys, times in self._parts(query, name, type_, keys):
                 yield run_keys, ["idle" if time < self.idle_before else "running" for time in times]
             return
-        columns = (attributes.c.run_id, attributes.c.short_text, attributes.c.id)
-        for run_keys, short_texts, ids in self._parts(sa.select(*columns), name, type_, keys):
-            texts = list(short_texts)
-            long = {ids[place]: place for place, text in enumerate(texts) if text is None}
-            for batch in batches(list(long)):
-                whole = sa.select(attributes.c.id, attributes.c.text_value).where(attributes.c.id.in_(batch))
-                for key, text in self.connection.execute(whole):
-                    texts[long[key]] = text
+        query = sa.select(attributes.c.run_id, attributes.c.short_text)
+        for run_keys, texts in self._parts(query, name, type_, keys):
             yield run_keys, texts
+            if None in texts:
+                long = [key for key, text in zip(run_keys, texts, strict=True) if text is None]
+                whole = sa.select(attributes.c.run_id, attributes.c.text_value)
+                yield from self._parts(whole, name, type_, np.sort(np.array(long, np.int64)))
 
     def _series(self, name: str, type_: int, aggregate: Aggregate, keys: Keys) -> Iterator[Part]:
         is_float = type_ == _FLOAT_SERIES
@@ -125,18 +121,12 @@ class ColumnReader:
         yield [key for key, _ in found], values
 
     def _parts(self, query: sa.Select[Any], name: str, type_: int, keys: Keys) -> Iterator[Any]:
-        """Yield the columns of a query, the keys of the runs first."""
-        if not len(keys):
-            return
+        """Yield the columns of a query, of some runs at a time, whose keys come first."""
         narrowed = query.where(
-            attributes.c.project_id.in_(self.project_ids),
-            attributes.c.name == name,
-            attributes.c.type == type_,
-            about(self.connection, attributes.c.run_id, keys.tolist()),
+            attributes.c.project_id.in_(self.project_ids), attributes.c.name == name, attributes.c.type == type_
         )
-        with self.connection.execute(narrowed, execution_options={"yield_per": ROWS}) as result:
-            for rows in result.partitions():
-                yield tuple(zip(*rows, strict=True))
+        for batch in batches(keys.tolist(), _RUNS):
+            yield from read_columns(self.connection, narrowed.where(about(self.connection, attributes.c.run_id, batch)))
 
     def _forks(self, keys: Keys) -> Iterator[int]:
         query = sa.select(runs.c.id).where(runs.c.project_id.in_(self.project_ids), runs.c.parent_id.is_not(None))
