@@ -248,7 +248,7 @@ def test_a_reader_that_began_before_a_change_sees_nothing_of_it(bench: Bench) ->
         bench.apply(operations.create("b"), operations.assign({"x": 2.0, "s": "a"}, run="b"))
         assert ask(bench, question, kept) == (2, [2, 1])
         reader = ColumnReader(connection, [bench.project_id], FloatSummaries(), idle_before=0)
-        project = before.project(reader, lambda: None)
+        project = before.project(reader, nql.parse(question.query), lambda: None)
         assert project is not None
         assert project.keys.tolist() == [1]
         assert project.columns["x", FLOAT, None].column.numbers == [1.0]
@@ -286,6 +286,30 @@ def test_after_many_changes_the_database_is_asked(
         read_again.clear()
         assert ask(bench, question, kept) == expected
         assert [size for _, size in read_again] == read
+
+
+@pytest.mark.usefixtures("unranked")
+def test_after_fewer_changes_the_database_is_asked_what_it_answers_quickly(
+    bench: Bench, read_again: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_searches, "_MAX_CHANGED", 6)
+    monkeypatch.setattr(kept_searches, "_MAX_CHANGED_PLAIN", 2)
+    names_ = [f"r{number}" for number in range(20)]
+    bench.apply(*(operations.create(name) for name in names_))
+    kept = KeptSearches()
+    plain, series = Question('x:float > 0 OR s:string = "a"', BY_X), QUESTIONS[3]
+    keep(bench, kept, plain, QUESTIONS[0], series)
+    for count, again in ((2, 2), (3, 0), (1, 4), (4, 0)):
+        some = names_[:count] if count > 1 else names_[-1:]
+        bench.apply(*(operations.assign({"x": 1.0, "s": f"a{count}"}, run=name) for name in some))
+        read_again.clear()
+        assert ask(bench, plain, kept) == ask(bench, plain)
+        # What was passed over is not forgotten.
+        assert sorted(read_again) == ([("s", again), ("x", again)] if again else [])
+    for question, read in ((series, [("m", 5), ("m", 5)]), (QUESTIONS[0], [("s", 4), ("x", 4)])):
+        read_again.clear()
+        ask(bench, question, kept)
+        assert sorted(read_again) == read
 
 
 @pytest.mark.usefixtures("unranked")

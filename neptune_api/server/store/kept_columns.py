@@ -153,7 +153,7 @@ class KeptProject:
         """Return the places of the runs that a query holds for; `check` is called between pieces of work."""
         places = np.flatnonzero(self.columns[HEADS].column.present) if heads_only else np.arange(len(self.keys))
         # Expressions take longest: they are looked for where everything else holds.
-        for term in sorted(query.terms if isinstance(query, And) else (query,), key=_has_expression):
+        for term in sorted(query.terms if isinstance(query, And) else (query,), key=has_expression):
             places = places[evaluate(term, len(places), partial(self._verdict, places, check))]
         return places
 
@@ -162,8 +162,9 @@ class KeptProject:
         return self.columns[criterion.name, criterion.type, criterion.aggregate].verdict(criterion, places)
 
 
-def _has_expression(term: Node) -> bool:
-    return any(item.operator is Operator.MATCHES for item in criteria(term))
+def has_expression(query: Node) -> bool:
+    """Tell whether a query has a regular expression."""
+    return any(item.operator is Operator.MATCHES for item in criteria(query))
 
 
 def _size(column: Column) -> int:

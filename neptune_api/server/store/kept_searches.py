@@ -23,9 +23,10 @@ from neptune_api.server.nql.operators import KINDS, Kind
 from neptune_api.server.recent import Recent
 from neptune_api.server.store import revisions
 from neptune_api.server.store.faults import CorruptChunkError
-from neptune_api.server.store.kept_columns import HEADS, KeptColumn, KeptProject
+from neptune_api.server.store.kept_columns import HEADS, KeptColumn, KeptProject, has_expression
 from neptune_api.server.store.key_conditions import among
 from neptune_api.server.store.result_columns import read_keys
+from neptune_api.server.store.run_state import SERIES_TYPES
 from neptune_api.server.store.schema import attributes, experiments, runs
 from neptune_api.server.store.search_columns import places_of
 from neptune_api.v1.queries_pb2 import AttributeType as T
@@ -33,6 +34,7 @@ from neptune_api.v1.queries_pb2 import AttributeType as T
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from neptune_api.server.nql.tree import Node
     from neptune_api.server.store.kept_columns import What
     from neptune_api.server.store.result_columns import Keys
     from neptune_api.server.store.search_columns import ColumnReader
@@ -45,8 +47,10 @@ _MAX_RUNS: Final = 500_000
 _MAX_NEEDED: Final = 16
 _MAX_COLUMNS: Final = 1_024
 _MAX_BYTES: Final = 128 * 1024 * 1024
-# Runs that are read again; with more changed ones, the database is asked.
+# Runs that are read again; with more changed ones, the database is asked. Without expressions and series it is as quick
+# as reading some hundred to some thousand of them.
 _MAX_CHANGED: Final = 10_000
+_MAX_CHANGED_PLAIN: Final = 2_000
 # For so long it is not tried again to keep what turned out to be too large or damaged; what searches need together.
 _REFUSED_SECONDS: Final = 600.0
 _MAX_REFUSED: Final = 256
@@ -178,16 +182,18 @@ class KeptSnapshot:
         """Keep a ranking."""
         self._kept.keep_ranking((self._revisions, question), ranking)
 
-    def project(self, reader: ColumnReader, check: Callable[[], None]) -> KeptProject | None:
-        """Return the project with the columns that are needed; None when the database is to answer.
+    def project(self, reader: ColumnReader, query: Node, check: Callable[[], None]) -> KeptProject | None:
+        """Return the project with the columns that are needed to answer a query; None when the database is to answer.
 
         `check` is called before a column is read.
         """
         if self._asked is None:
             return None
         project_id, needed = self._project_ids[0], frozenset(self._columns.keys() - {_RUNS})
+        has_series = any(type_ in SERIES_TYPES for _, type_, _ in needed)
+        most = _MAX_CHANGED if has_series or has_expression(query) else _MAX_CHANGED_PLAIN
         try:
-            columns = _Columns(reader, project_id, self._revisions[0], check).renewed(self._columns, self._asked)
+            columns = _Columns(reader, project_id, self._revisions[0], check).renewed(self._columns, self._asked, most)
         # Of a run, maybe, that the search does not find.
         except (_RefusedError, CorruptChunkError):
             self._kept.refuse(project_id, needed)
@@ -212,12 +218,14 @@ class _Columns:
         self._check = check
         self._changed: dict[int, Keys | None] = {}
 
-    def renewed(self, columns: Mapping[What, KeptColumn | None], asked: int) -> dict[What, KeptColumn] | None:
-        """Return columns as they are now; None when too much has changed since they were asked for last.
+    def renewed(
+        self, columns: Mapping[What, KeptColumn | None], asked: int, most: int
+    ) -> dict[What, KeptColumn] | None:
+        """Return columns as they are now; None when more than `most` runs have changed since they were asked for last.
 
         Those that are None, or too old, are read. Raises _RefusedError when one should not be kept.
         """
-        if self._changed_since(asked) is None:
+        if self._changed_since(asked, most) is None:
             return None
         usable = {
             what: None if kept is None or self._changed_since(kept.revision) is None else kept
@@ -268,7 +276,7 @@ class _Columns:
         present[places] = True
         return Column(present)
 
-    def _changed_since(self, revision: int) -> Keys | None:
+    def _changed_since(self, revision: int, most: int | None = None) -> Keys | None:
         """Return the keys of runs that have changed since a revision; None when there are too many."""
         if revision == self._revision:
             return np.zeros(0, np.int64)
@@ -276,7 +284,7 @@ class _Columns:
             # The project has been deleted.
             return None
         if revision not in self._changed:
-            found = revisions.changed_since(self._connection, self._project_id, revision, most=_MAX_CHANGED)
+            found = revisions.changed_since(self._connection, self._project_id, revision, most=most or _MAX_CHANGED)
             self._changed[revision] = None if found is None else np.array(found, np.int64)
         return self._changed[revision]
 

@@ -160,7 +160,7 @@ def _rank(
     """Return the first runs that a query holds for, in order, and how many there are of them all."""
     project_ids = reader.project_ids
     ranking = _Ranking(order, size)
-    kept_project = None if snapshot is None else snapshot.project(reader, check)
+    kept_project = None if snapshot is None else snapshot.project(reader, query, check)
     if kept_project is not None:
         places = kept_project.holding(query, heads_only=heads_only, check=check)
         _add_kept(kept_project, places, order, ranking)
