@@ -20,7 +20,7 @@ from neptune_api.server.recent import Recent
 from neptune_api.server.store import kept_searches, result_columns, runs, schema, search, search_columns
 from neptune_api.server.store.directory import Directory
 from neptune_api.server.store.faults import CorruptChunkError
-from neptune_api.server.store.kept_columns import KeptColumn, Renewal
+from neptune_api.server.store.kept_columns import HEADS, KeptColumn, Renewal
 from neptune_api.server.store.kept_searches import KeptSearches
 from neptune_api.server.store.search import Order
 from neptune_api.server.store.search_columns import ColumnReader
@@ -236,6 +236,24 @@ def test_what_was_taken_over_by_a_fork_is_read_again_with_it(bench: Bench) -> No
     with bench.store.exclusive() as connection:
         runs.delete(connection, [1], 0)
     assert ask(bench, question, kept) == (0, [])
+
+
+@pytest.mark.usefixtures("unranked")
+def test_which_runs_represent_an_experiment_is_read_when_it_is_asked(
+    bench: Bench, read_again: list[tuple[str, int]]
+) -> None:
+    bench.apply(*(operations.create(name, experiment="e") for name in ("a", "b")))
+    kept, by_x = KeptSearches(), Question("", BY_X)
+    keep(bench, kept, by_x)
+    assert ask(bench, by_x, kept) == (2, [2, 1])
+    assert (bench.project_id, HEADS) not in kept._columns
+    read_again.clear()
+    assert ask(bench, by_x._replace(heads_only=True), kept) == (1, [2])
+    assert (bench.project_id, HEADS) in kept._columns
+    # In memory, with a column that was there.
+    assert read_again == []
+    bench.apply(operations.create("c", experiment="e"))
+    assert ask(bench, by_x._replace(heads_only=True), kept) == (1, [3])
 
 
 def test_a_reader_that_began_before_a_change_sees_nothing_of_it(bench: Bench) -> None:

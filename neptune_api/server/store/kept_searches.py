@@ -150,11 +150,13 @@ class KeptSearches:
     def _ask(self, project_id: int, needed: frozenset[What], revision: int) -> int | None:
         """Note that columns are asked for; return the revision since which all have been, None when one never was."""
         since: list[int] = []
-        for what in needed:
+        # Heads are read with whatever else is.
+        asked = needed - {HEADS}
+        for what in asked:
             last = self._asked.get((project_id, what))
             since += [] if last is None else [last]
             self._asked.put((project_id, what), revision)
-        return min(since) if len(since) == len(needed) else None
+        return min(since) if len(since) == len(asked) else None
 
 
 class KeptSnapshot:
