@@ -110,7 +110,7 @@ class DaemonPool(ThreadPoolExecutor):
         """Run a function for a coroutine; return the future of its result on the coroutine's loop. Raises as submit().
 
         Who settles the future first need not wait for the function, which then is not begun, or its result forgotten.
-        loop.run_in_executor() takes two futures and the locks of one, and so nearly twice as long.
+        loop.run_in_executor() takes two futures and the locks of one, and half as long again.
         """
         future: asyncio.Future[ResultT] = loop.create_future()
         self._add(_LoopTask(loop, future, function, arguments))

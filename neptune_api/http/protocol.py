@@ -18,11 +18,13 @@ MAX_HEAD_BYTES: Final = 2 * MAX_METADATA_BYTES
 """Most bytes of a status line and its header fields: metadata, of which binary values grow by a third as text."""
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FIELDS: Final = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _START: Final = b"HTTP/"
-_STATUS: Final = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
-_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_HEAD: Final = re.compile(
+    r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?\r\n"  # the status line
+    r"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*)"  # as many fields as are well-formed
+)
+_LENGTH_DIGITS: Final = 18
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
 
 
@@ -171,22 +173,21 @@ class Response:
                     raise FramingError("the answer is not HTTP/1.1")  # it may never come to the end of a head
                 self._buffer = data
                 return None
-            head, data = data[:end], data[end + 4 :]
+            head, data = data[: end + 2], data[end + 4 :]
             if self._read_head(head.decode("latin-1")):
                 self._buffer = b""
                 return data
 
     def _read_head(self, head: str) -> bool:
-        first, _, fields = f"{head}\r\n".partition("\r\n")
-        line = _STATUS.fullmatch(first)
-        if line is None:
+        found = _HEAD.match(head)
+        if found is None:
             raise FramingError("the answer is not HTTP/1.1")
-        status = int(line[2])
+        version, status, fields = found[1], int(found[2]), found[3]
         if 100 <= status < 200:
             if status == 101:
                 raise FramingError("the server switches to a protocol that nobody asked for")
             return False
-        if not _FIELDS.fullmatch(fields):
+        if found.end() < len(head):
             raise FramingError("the head of the response has a malformed field")
         headers: dict[str, str] = {}
         for field in fields.split("\r\n")[:-1]:
@@ -195,7 +196,7 @@ class Response:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         self.headers = headers
         self.status = status
-        self.reusable = line[1] == "1"
+        self.reusable = version == "1"
         if "connection" in headers:
             options = {option.strip().lower() for option in headers["connection"].split(",")}
             self.reusable = "close" not in options if self.reusable else "keep-alive" in options
@@ -219,8 +220,10 @@ class Response:
             self._left = None
             self.reusable = False
         else:
-            lengths = {part.strip() for part in length.split(",")}
-            if len(lengths) != 1 or not _LENGTH.fullmatch(length := lengths.pop()):
+            if "," in length:
+                first, *others = (part.strip() for part in length.split(","))
+                length = first if others.count(first) == len(others) else ""
+            if not (length.isascii() and length.isdigit()) or len(length) > _LENGTH_DIGITS:
                 raise FramingError("the response has a malformed length")
             self._left = int(length)
             if self._left > self._limit:

@@ -40,7 +40,7 @@ class Format(enum.Enum):
     @property
     def content_type(self) -> str:
         """The media type of a body with one message."""
-        return self.value
+        return self._value_  # `value` is a property written in Python
 
     @property
     def stream_content_type(self) -> str:
@@ -202,6 +202,11 @@ class Rule:
     def name(self) -> str:
         """The RPC as people write it: `RunsService.GetRun`."""
         return f"{self.method.containing_service.name}.{self.method.name}"
+
+    @cached_property
+    def literal(self) -> str | None:
+        """The path of every request, when nothing fills it."""
+        return self.template.literal
 
     @cached_property
     def headers(self) -> Mapping[str, FieldDescriptor]:

@@ -243,7 +243,7 @@ class FileDoor:
 
         Who is cancelled waits for the thread all the same: nothing is closed while it is in use.
         """
-        call = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        call = self._threads.run(asyncio.get_running_loop(), function, *arguments)
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
