@@ -133,7 +133,7 @@ def read(
         for batch in batches(theirs, at_once):
             yield reader.part(project_id, batch, found)
     rows = reader.rows(few, names)
-    while values := list(islice(rows, FEWEST_RUNS)):
+    while values := list(islice(rows, max(1, min(FEWEST_RUNS, at_once)))):
         yield Part([run.key for run, _ in values], [], values)
 
 
