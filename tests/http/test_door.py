@@ -260,6 +260,20 @@ def test_an_answer_that_breaks_off_shows_what_there_is() -> None:
     assert answer.endswith(b"content-length: 10\r\n\r\n")
 
 
+def test_bodies_that_look_like_heads() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    length = str(3 * len(head)).encode()
+
+    async def tell(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        for more in (True, True, False):
+            await send({"type": "http.response.body", "body": head, "more_body": more})
+
+    with serving({}, files=tell, files_prefix="/files") as caller:
+        for _ in range(2):
+            assert caller.get("/files/x").body == 3 * head
+
+
 def test_chunked_bodies(owner: Caller) -> None:
     connection = owner.connect()
     pieces = iter([b'{"name": "chunked-project",', b' "organizationIdentifier": "local"}'])

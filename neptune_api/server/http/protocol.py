@@ -41,6 +41,9 @@ class _RefusedError(Exception):
 _SMALL: Final = 64 * 1024
 """Bytes that are sooner copied than sent by themselves."""
 
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""What uvicorn writes when a client waits for it to send a body."""
+
 
 class _JoiningTransport(asyncio.Transport):
     """Sends the head of a response with the first piece of its body, as ASGI wants it.
@@ -52,26 +55,33 @@ class _JoiningTransport(asyncio.Transport):
         super().__init__()
         self._below = below
         self._head = b""
+        # Of the response; bodies may be heads of others, for all that anybody knows.
+        self._has_head = False
 
     def write(self, data: bytes) -> None:  # type: ignore[override] # uvicorn writes nothing else
         """Send what is no head, after the head that waits for it."""
-        if data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+        if not self._has_head and data != _CONTINUE:
+            self._has_head = True
             self._head = data
             return
         if len(data) > _SMALL:
-            self.flush()
+            self._send_head()
         head, self._head = self._head, b""
         self._below.write(head + data)
 
-    def flush(self) -> None:
-        """Send a head that nothing follows."""
+    def end(self) -> None:
+        """End a response."""
+        self._send_head()
+        self._has_head = False
+
+    def _send_head(self) -> None:
         head, self._head = self._head, b""
         if head:
             self._below.write(head)
 
     def close(self) -> None:
         """Close the connection when all is sent."""
-        self.flush()
+        self._send_head()
         self._below.close()
 
     def abort(self) -> None:
@@ -183,8 +193,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Send all there is."""
-        self.transport.flush()
+        """End the response."""
+        self.transport.end()
         super().on_response_complete()
 
     def timeout_keep_alive_handler(self) -> None:
