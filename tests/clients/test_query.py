@@ -576,9 +576,13 @@ def test_a_file_that_is_not_there(query: Reader, written: Written, tmp_path: Pat
 
 @pytest.mark.parametrize("project", ["local/nowhere", "nowhere/p"])
 def test_a_project_that_is_not_there(query: Reader, project: str) -> None:
-    for call in ("nq.list_experiments", "nq.runs.list_attributes"):
+    for call in (
+        "nq.list_experiments({})",
+        "nq.runs.list_attributes({})",
+        "nq.runs.fetch_metrics({}, runs=['train-1'], attributes=['m/loss'])",  # asks for points and nothing before
+    ):
         with pytest.raises(ClientError) as caught:
-            query(f"{call}(project={project!r})")
+            query(call.format(f"project={project!r}"))
         assert caught.value.name == "NeptuneProjectInaccessible"
 
 

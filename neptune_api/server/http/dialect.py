@@ -94,6 +94,8 @@ _RETRIEVAL_TYPES: Final = frozenset(
         "WRITE_ACCESS_DENIED_TO_ARCHIVED_PROJECT",
     }
 )
+# Readers look at one type only, to tell their users that they cannot get at a project, which also may not be there.
+_RETRIEVAL_NAMES: Final = {"PROJECT_NOT_FOUND": "ACCESS_DENIED"}
 # For reasons that the readers of the retrieval API have no type for.
 _RETRIEVAL_DEFAULTS: Final[Mapping[grpc.StatusCode, str]] = {
     grpc.StatusCode.INVALID_ARGUMENT: "BAD_REQUEST",
@@ -121,6 +123,7 @@ def error_type(path: str, code: grpc.StatusCode, reason: str) -> str | None:
     if path.startswith(_BACKEND):
         return reason if reason in _BACKEND_TYPES else None
     if path.startswith(_RETRIEVAL):
+        reason = _RETRIEVAL_NAMES.get(reason, reason)
         return reason if reason in _RETRIEVAL_TYPES else _RETRIEVAL_DEFAULTS.get(code, "INTERNAL_SERVER_ERROR")
     return reason or None
 
