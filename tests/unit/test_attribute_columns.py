@@ -100,6 +100,18 @@ def from_rows(bench: Bench, runs: Collection[RunRow], which: AttributeFilter) ->
     return {run.key: b"".join(encode_attributes(rows, TAG, longest=3)) for run, rows in found}, size
 
 
+def test_many_attributes_are_read_of_few_runs_at_a_time(world: tuple[Bench, list[RunRow]]) -> None:
+    bench, runs = world
+    names = [*NAMES, *map(str, range(4_000 - len(NAMES)))]
+    with bench.database.read() as connection:
+        parts = list(attribute_columns.read(connection, runs, names, FloatSummaries(), max_bytes=MANY))
+        which = AttributeFilter(frozenset(names))
+        pieces = list(values_of_runs(connection, runs, which, FloatSummaries(), max_bytes=MANY))
+    few = attribute_columns.MOST_VALUES // len(names)
+    assert max(len(part.keys) for part in parts) == max(map(len, pieces)) == few < len(runs) / 2
+    assert from_columns(bench, runs, names) == from_rows(bench, runs, which)[0]
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.data(),
