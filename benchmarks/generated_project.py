@@ -71,7 +71,7 @@ class Shape:
 
 def many_runs(runs: int = RUNS, project: str = "many-runs") -> Shape:
     """Return runs with 20 configs and 5 series each."""
-    return Shape(project, runs, has_configs=True, series=5, steps=100)
+    return Shape(project, _whole_blocks(runs), has_configs=True, series=5, steps=100)
 
 
 def many_attributes(attributes: int = RUNS) -> Shape:
@@ -81,7 +81,12 @@ def many_attributes(attributes: int = RUNS) -> Shape:
 
 def many_series(runs: int = 1_000, series: int = 1_000) -> Shape:
     """Return runs with as many series each, of 100 points."""
-    return Shape("many-series", runs, series=series, steps=100)
+    return Shape("many-series", _whole_blocks(runs), series=series, steps=100)
+
+
+def _whole_blocks(runs: int) -> int:
+    """Return so many runs, or a few more: those that are logged are copied all together."""
+    return runs if runs < _LOGGED_RUNS else -(-runs // _LOGGED_RUNS) * _LOGGED_RUNS
 
 
 def float_of(number: int, place: int) -> float:

@@ -67,6 +67,7 @@ _MOST_GROWTH: Final = 12.5
 """n log n, from 10,000 to 100,000."""
 _PAGE: Final = 10_000
 _ROUNDS: Final = 7
+_STARTS: Final = 5
 _PLAIN: Final = "sqlite3, a table of these columns only"
 _TENTH: Final = "a tenth of them"
 _REGEX: Final = "[0-4][13579]$"  # a quarter of the names
@@ -101,6 +102,20 @@ def measure_store(bench: Bench, store: MeasuredStore) -> Iterator[Row]:
     with store.server() as server, server.channel() as channel:
         wait_until_idle(bench, server.pid)
         yield from Queries(bench, store, server, channel).rows(*shapes)
+    yield from _first_searches(bench, store, shapes[0])
+
+
+def _first_searches(bench: Bench, store: MeasuredStore, shape: Shape) -> Iterator[Row]:
+    """Measure searches that a server has nothing kept for, each time with a new server."""
+    rounds = []
+    for number in range(bench.rounds(_STARTS)):
+        with store.server() as server, server.channel() as channel:
+            wait_until_idle(bench, server.pid)
+            rounds.append(Queries(bench, store, server, channel).first_searches(shape))
+        bench.say(f"round {number + 1}: {', '.join(f'{seconds:.4g}' for seconds in rounds[-1])}")
+    for which, figures in zip(("first", "second", "third"), zip(*rounds, strict=True), strict=True):
+        what = f"{store.name}: SearchLeaderboardEntries as above, page of 100, the {which} since the server has started"
+        yield Row(f"search-started-{which}-{store.name.lower()}", what, "s", figures)
 
 
 class Queries:
@@ -188,6 +203,16 @@ class Queries:
             Budget(_MOST_GROWTH, at_most=True, ratio_to=_TENTH),
             {_TENTH: lambda: stub.SearchLeaderboardEntries(small)},
         )
+
+    def first_searches(self, shape: Shape) -> tuple[float, float, float]:
+        """Return how many seconds each of three searches takes, by expressions of their own."""
+        stub = LeaderboardServiceStub(self._channel)
+
+        def search(number: int) -> float:
+            request = self._search(shape, f"{_REGEX}|x{number}", 100)
+            return _seconds(lambda: stub.SearchLeaderboardEntries(request))
+
+        return search(1), search(2), search(3)
 
     def _search(self, shape: Shape, regex: str, limit: int) -> SearchLeaderboardEntriesRequest:
         query = f'(`config/float_0`:float > 0.5) AND (`config/text_0`:string MATCHES "{regex}")'
