@@ -24,7 +24,7 @@ _HEAD: Final = re.compile(
     r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?\r\n"  # the status line
     r"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*)"  # as many fields as are well-formed
 )
-_LENGTH_DIGITS: Final = 18
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
 
 
@@ -220,10 +220,8 @@ class Response:
             self._left = None
             self.reusable = False
         else:
-            if "," in length:
-                first, *others = (part.strip() for part in length.split(","))
-                length = first if others.count(first) == len(others) else ""
-            if not (length.isascii() and length.isdigit()) or len(length) > _LENGTH_DIGITS:
+            lengths = {part.strip() for part in length.split(",")}
+            if len(lengths) != 1 or not _LENGTH.fullmatch(length := lengths.pop()):
                 raise FramingError("the response has a malformed length")
             self._left = int(length)
             if self._left > self._limit:

@@ -40,7 +40,7 @@ class Format(enum.Enum):
     @property
     def content_type(self) -> str:
         """The media type of a body with one message."""
-        return self._value_  # `value` is a property written in Python
+        return self.value
 
     @property
     def stream_content_type(self) -> str:
@@ -67,7 +67,7 @@ _TOKEN: Final = re.compile(r"\{(?P<field>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:=(?P
 _ESCAPED_VERB: Final = re.compile(r":([^:/{}]+)$")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Template:
     """A path with holes."""
 
@@ -112,7 +112,7 @@ class Template:
             raise RuleError(f"the path {text!r} names a field twice")
         return cls(tuple(segments), tuple(variables), verb)
 
-    @property
+    @cached_property
     def literal(self) -> str | None:
         """The path itself, when it has no holes."""
         return None if any(segment in {"*", "**"} for segment in self.segments) else str(self)
@@ -202,11 +202,6 @@ class Rule:
     def name(self) -> str:
         """The RPC as people write it: `RunsService.GetRun`."""
         return f"{self.method.containing_service.name}.{self.method.name}"
-
-    @cached_property
-    def literal(self) -> str | None:
-        """The path of every request, when nothing fills it."""
-        return self.template.literal
 
     @cached_property
     def headers(self) -> Mapping[str, FieldDescriptor]:

@@ -72,7 +72,7 @@ def encode_request(rule: Rule, message: Message, format: Format | None = None) -
             if not (value.isascii() and value.isprintable() and value == value.strip()):
                 raise TranscodeError(f"must be printable ASCII, as it travels in the header {header}", field.name)
             headers.append((header, value))
-    target = rule.literal or _encode_path(rule, message)
+    target = rule.template.literal or _encode_path(rule, message)
     if rule.query and (query := _encode_query(rule, message)):
         target = f"{target}?{query}"
     if not rule.body:
@@ -320,10 +320,11 @@ def _encode_query(rule: Rule, message: Message) -> str:
         else:
             field = chain[-1]
             value = getattr(holder, field.name)
+            write = _text_writer(field)
             if is_repeated(field):
-                pairs += [(name, _text_writer(field)(item)) for item in value]
+                pairs += [(name, write(item)) for item in value]
             elif holder.HasField(field.name) if field.has_presence else value != field.default_value:
-                pairs.append((name, _text_writer(field)(value)))
+                pairs.append((name, write(value)))
     return urlencode(pairs) if pairs else ""
 
 

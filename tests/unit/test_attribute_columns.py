@@ -17,6 +17,7 @@ from neptune_api.server.attribute_messages import encode_attributes, encode_by_r
 from neptune_api.server.regexes import searcher
 from neptune_api.server.store import attribute_columns, value_pages
 from neptune_api.server.store.attributes import (
+    MOST_VALUES,
     RUNS,
     AttributeFilter,
     Place,
@@ -107,7 +108,7 @@ def test_many_attributes_are_read_of_few_runs_at_a_time(world: tuple[Bench, list
         parts = list(attribute_columns.read(connection, runs, names, FloatSummaries(), max_bytes=MANY))
         which = AttributeFilter(frozenset(names))
         pieces = list(values_of_runs(connection, runs, which, FloatSummaries(), max_bytes=MANY))
-    few = attribute_columns.MOST_VALUES // len(names)
+    few = MOST_VALUES // len(names)
     assert max(len(part.keys) for part in parts) == max(map(len, pieces)) == few < len(runs) / 2
     assert from_columns(bench, runs, names) == from_rows(bench, runs, which)[0]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from neptune_api.server.store.attributes import (
+    MOST_VALUES,
     ROW_BYTES,
     AttributeFilter,
     TooManyBytesError,
@@ -56,8 +57,6 @@ _COLUMNS: Final = {
 } | {_FLOAT_SERIES: SUMMARIES.where(*_IS_IT, attributes.c.type == _FLOAT_SERIES)}
 FEWEST_RUNS: Final = 256
 """Values of so many runs are read together at least: of fewer, rows are as fast."""
-MOST_VALUES: Final = 100_000
-"""So many values are read together at most."""
 # Of more series at a time PostgreSQL would look through all there are.
 _SERIES_AT_ONCE: Final = 1_000
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 _FIRST_BATCH: Final = 16
 _LAST_BATCH: Final = 1_024
 _GROWTH: Final = 8
-# Of fewer runs, when each may have many of the attributes: so many are read together at most.
-_MOST_VALUES: Final = 100_000
+MOST_VALUES: Final = 100_000
+"""Values to read together, at most, where it is known how many a run may have."""
 # How many rows of ancestors a read is meant for, and how many of them a run may have.
 _INHERITED_PER_READ: Final = 20_000
 _USUAL_NAMES: Final = 100
@@ -180,7 +180,7 @@ def values_of_runs(
     room = _Room(None, max_bytes)
     inherited = _Inheritance(connection, which)
     names = 1 if which.names is None else len(which.names)
-    for batch in batches(sorted(some_runs), max(1, min(_LAST_BATCH, _MOST_VALUES // names))):
+    for batch in batches(sorted(some_runs), max(1, min(_LAST_BATCH, MOST_VALUES // names))):
         found = _values(connection, batch, which, inherited, None, room)
         if _count(room.take(found)) < _count(found):
             raise TooManyBytesError

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from neptune_api.server import limits
 from neptune_api.server.store import attribute_columns, definitions
 from neptune_api.server.store.attribute_columns import Part
-from neptune_api.server.store.attributes import Place, RunRow, TooManyBytesError, page_of_values, runs_from
+from neptune_api.server.store.attributes import (
+    MOST_VALUES,
+    Place,
+    RunRow,
+    TooManyBytesError,
+    page_of_values,
+    runs_from,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -102,7 +109,7 @@ class _Reader:
     def columns(self, place: Place) -> Place:
         """Read from a run on as long as there may be many more runs in the page; return where to go on."""
         names, types, fewest = self._names, self._which.types, attribute_columns.FEWEST_RUNS
-        while (size := min(self._left, attribute_columns.MOST_VALUES) // len(names)) >= fewest:
+        while (size := min(self._left, MOST_VALUES) // len(names)) >= fewest:
             some = runs_from(self._connection, self._project_id, self._numbers, place.number, size)
             if len(some) < fewest:
                 break
